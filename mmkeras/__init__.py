@@ -1,0 +1,26 @@
+"""Parts of multi-input models: losses, metrics, layers, encoders, decoders, fusion, data, training, export.
+
+The packages are imported when they are first used, so that `import mmkeras` costs nothing:
+
+>>> import mmkeras
+>>> layer = mmkeras.fusion.Concat(width=8)
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PACKAGES = (
+    "losses", "metrics", "layers", "encoders", "decoders", "fusion", "data", "runs", "plots", "training", "export",
+)  # fmt: skip
+__all__ = list(_PACKAGES)
+
+
+def __getattr__(name):
+    if name in _PACKAGES:
+        return importlib.import_module(f"mmkeras.{name}")
+    raise AttributeError(f"module 'mmkeras' has no attribute {name!r}. It has: {', '.join(_PACKAGES)}.")
+
+
+def __dir__():
+    return sorted([*globals(), *_PACKAGES])

@@ -1,0 +1,52 @@
+"""Text decoder: a latent `(batch, width)` to the logits of every token at once."""
+
+import keras
+from keras import layers, ops
+
+
+def text_decoder(latent_size, length, vocabulary_size, width=128, name="text_decoder"):
+    """A latent `(batch, latent_size)` to logits `(batch, length, vocabulary_size)`.
+
+    The latent is repeated at every step, beside a learned vector of the step, and an LSTM runs over it (the decoder
+    of sequence autoencoders, Dai and Le 2015, without teacher forcing). No earlier token is needed, so that the text
+    can be reconstructed where it is absent.
+
+    Args:
+        latent_size: size of the latent.
+        length: number of tokens.
+        vocabulary_size: number of ids.
+        width: units of the LSTM.
+        name: of the model.
+
+    Example:
+
+    >>> text_decoder(16, 12, 1000).output_shape
+    (None, 12, 1000)
+    """
+    inputs = keras.Input((latent_size,), name="latent")
+    x = layers.Dense(width, activation="relu")(inputs)
+    x = AddPosition(length)(layers.RepeatVector(length)(x))
+    x = layers.LSTM(width, return_sequences=True)(x)
+    return keras.Model(inputs, layers.Dense(vocabulary_size)(x), name=name)
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class AddPosition(layers.Layer):
+    """Tokens `(batch, length, width)` plus a learned vector for each position."""
+
+    def __init__(self, length, **kwargs):
+        super().__init__(**kwargs)
+        self.length = length
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.positions = self.add_weight(name="positions", shape=(self.length, input_shape[-1]), initializer="uniform")
+
+    def call(self, x):
+        return x + ops.cast(self.positions, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "length": self.length}

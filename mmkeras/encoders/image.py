@@ -1,0 +1,106 @@
+"""Image encoders: pixels `(batch, height, width, channels)` in 0..1 to tokens, one a place of the last feature map."""
+
+import keras
+from keras import layers
+
+# Keras' default momentum of 0.99 leaves the averages of batch norm far behind on small data: evaluation stands at
+# chance while the loss falls.
+_MOMENTUM = 0.9
+
+
+def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, name="image_encoder"):
+    """Pixels `(batch, *shape)` to tokens `(batch, places, channels)`.
+
+    Args:
+        shape: `(height, width, channels)`.
+        network: a name of `IMAGE_ENCODERS`, or of a network of `keras.applications` such as `"MobileNetV2"`.
+        width: channels of the first stage; each later one has twice as many. Not used by `keras.applications`.
+        dropout: rate of dropping whole channels of the last feature map.
+        weights: None, or `"imagenet"` for a network of `keras.applications` (downloads).
+        name: of the model.
+
+    Raises:
+        ValueError: if there is no network of that name, or `weights` for one of our own.
+
+    Example:
+
+    >>> image_encoder((32, 32, 3), "cnn", width=8).output_shape
+    (None, 16, 32)
+    """
+    inputs = keras.Input(shape, name="pixels")
+    if network in IMAGE_ENCODERS:
+        if weights:
+            raise ValueError(f"There are no weights {weights!r} for the network {network!r}, only for keras.applications.")
+        x = IMAGE_ENCODERS[network](inputs, width)
+    elif isinstance(getattr(keras.applications, network, None), type(image_encoder)):
+        x = _application(inputs, network, weights)
+    else:
+        raise ValueError(
+            f"Unknown image encoder {network!r}. Expected one of {', '.join(IMAGE_ENCODERS)}, or the name of a network "
+            "of keras.applications, such as 'MobileNetV2'."
+        )
+    tokens = layers.Reshape((-1, x.shape[-1]), name="tokens")(x)
+    if dropout:
+        tokens = layers.Dropout(dropout, noise_shape=(None, 1, tokens.shape[-1]), name="channel_dropout")(tokens)
+    return keras.Model(inputs, tokens, name=name)
+
+
+def cnn(x, width):
+    """Strided convolutions, halving the sides down to four pixels or fewer."""
+    channels = width
+    while True:
+        x = _conv(x, channels, strides=2)
+        if min(x.shape[1:3]) <= 4:
+            return x
+        channels *= 2
+
+
+def resnet(x, width):
+    """A residual network for small pictures in the manner of ResNet-18 (He 2016): stem, then six blocks.
+
+    Shortcuts are pooled before they are projected, as in ResNet-D (He 2019).
+    """
+    x = _conv(x, width, strides=2 if min(x.shape[1:3]) > 32 else 1)
+    x = _residual(x, width, strides=1)
+    for stage, num_blocks in ((2, 2), (4, 2), (8, 1)):
+        for block in range(num_blocks):
+            x = _residual(x, width * stage, strides=2 if block == 0 else 1)
+    return x
+
+
+def flat(x, width):
+    """No network at all: the pixels as one token, for models that are linear in them (correlational networks)."""
+    return layers.Reshape((1, 1, -1))(x)
+
+
+IMAGE_ENCODERS = {"cnn": cnn, "resnet": resnet, "flat": flat}
+
+
+def _conv(x, channels, strides=1, size=3, activation="relu"):
+    # No bias: batch norm would take it out again.
+    x = layers.Conv2D(channels, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    x = layers.BatchNormalization(momentum=_MOMENTUM)(x)
+    return layers.Activation(activation)(x) if activation else x
+
+
+def _residual(x, channels, strides):
+    y = _conv(_conv(x, channels, strides), channels, activation=None)
+    if strides > 1:
+        x = layers.AveragePooling2D(strides, padding="same")(x)
+    if x.shape[-1] != channels:
+        x = _conv(x, channels, size=1, activation=None)
+    return layers.Activation("relu")(layers.Add()([x, y]))
+
+
+def _application(x, network, weights):
+    """The network of `keras.applications`, its own preprocessing before it."""
+    home = next(
+        module
+        for module in vars(keras.applications).values()
+        if hasattr(module, "preprocess_input") and hasattr(module, network)
+    )
+    if x.shape[-1] == 1:
+        x = layers.Concatenate()([x, x, x])
+    x = home.preprocess_input(layers.Rescaling(255.0)(x))
+    base = getattr(keras.applications, network)(include_top=False, weights=weights, input_shape=x.shape[1:])
+    return base(x)

@@ -1,0 +1,86 @@
+"""Text encoders: token ids `(batch, length)` to tokens `(batch, length, width)`, padding masked."""
+
+import keras
+from keras import layers, ops
+
+from mmkeras.layers import TokenEmbedding
+
+
+def text_encoder(length, vocabulary_size, network="bilstm", dim=128, width=128, dropout=0.0, name="text_encoder"):
+    """Token ids `(batch, length)` to tokens `(batch, length, width)` with a mask.
+
+    Args:
+        length: number of ids a row.
+        vocabulary_size: number of ids.
+        network: a name of `TEXT_ENCODERS`.
+        dim: size of a word's embedding.
+        width: size of an output token.
+        dropout: rate of dropping inputs and outputs of the network.
+        name: of the model.
+
+    Raises:
+        ValueError: if there is no network of that name.
+
+    Example:
+
+    >>> text_encoder(12, 1000, "gru", width=64).output_shape
+    (None, 12, 64)
+    """
+    if network not in TEXT_ENCODERS:
+        raise ValueError(f"Unknown text encoder {network!r}. Expected one of {', '.join(TEXT_ENCODERS)}.")
+    inputs = keras.Input((length,), dtype="int32", name="ids")
+    x = TokenEmbedding(vocabulary_size, dim, name="text_embedding")(inputs)
+    x = layers.Dropout(dropout)(x)
+    x = TEXT_ENCODERS[network](x, width)
+    return keras.Model(inputs, layers.Dropout(dropout)(x), name=name)
+
+
+def lstm(x, width):
+    """A long short-term memory (Hochreiter and Schmidhuber 1997), all its states."""
+    return layers.LSTM(width, return_sequences=True)(x)
+
+
+def bilstm(x, width):
+    """Two of them, one from each end."""
+    return layers.Bidirectional(layers.LSTM(_half(width, "bilstm"), return_sequences=True))(x)
+
+
+def gru(x, width):
+    """Gated recurrent units (Cho 2014)."""
+    return layers.GRU(width, return_sequences=True)(x)
+
+
+def bag(x, width):
+    """The words alone, in no order."""
+    return layers.Dense(width, activation="relu")(x)
+
+
+def cnn(x, width):
+    """Convolutions over three, four and five words (Kim 2014); its pooling is left to the fusion."""
+    x = ZeroMasked()(x)
+    branches = [layers.Conv1D(width, size, padding="same", activation="relu")(x) for size in (3, 4, 5)]
+    return layers.Dense(width)(layers.Concatenate()(branches))
+
+
+TEXT_ENCODERS = {"lstm": lstm, "bilstm": bilstm, "gru": gru, "bag": bag, "cnn": cnn}
+
+
+def _half(width, network):
+    if width % 2:
+        raise ValueError(f"The width of a {network} encoder must be even. Received: width={width}.")
+    return width // 2
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class ZeroMasked(layers.Layer):
+    """Tokens `(batch, length, width)` with the masked ones set to zero, so that a convolution does not see padding."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x, mask=None):
+        return x if mask is None else x * ops.cast(mask, x.dtype)[..., None]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

@@ -1,0 +1,73 @@
+"""What every feature fusion shares: its interface, the pooling and the projections."""
+
+import keras
+from keras import layers, ops
+
+from mmkeras.layers.pooling import masked_mean
+
+
+class FeatureFusion(layers.Layer):
+    """`{name: (batch, length, width_of_it)}` and presence `(batch, modalities)` to `(batch, width)`.
+
+    Each modality's tokens are averaged (masked ones do not count) and projected to `width`; the family's `fuse` does
+    the rest. The features of an absent modality are zero when they reach it.
+
+    Args:
+        width: size of the fused vector.
+    """
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.supports_masking = True
+
+    def build(self, tokens_shape, presence_shape=None):
+        self.names = sorted(tokens_shape)
+        self.projections = [layers.Dense(self.feature_width, name=f"{name}_projection") for name in self.names]
+        for name, projection in zip(self.names, self.projections, strict=True):
+            projection.build((tokens_shape[name][0], tokens_shape[name][-1]))
+        self.build_fusion(len(self.names))
+
+    @property
+    def feature_width(self):
+        """Size of a modality's feature before it is fused."""
+        return self.width
+
+    def build_fusion(self, num_modalities):
+        """Creates the weights of the family."""
+
+    def fuse(self, features, present):
+        """Features, a list of `(batch, feature_width)`, and present `(batch, modalities)`, bool, to `(batch, width)`."""
+        raise TypeError(f"{type(self).__name__} does not say how it fuses: it must define `fuse`.")
+
+    def call(self, tokens, presence=None, tokens_mask=None):
+        present = self.present(tokens, presence)
+        masks = tokens_mask or {}
+        features = []
+        for i, (name, project) in enumerate(zip(self.names, self.projections, strict=True)):
+            x = project(masked_mean(tokens[name], masks.get(name)))
+            features.append(ops.where(present[:, i : i + 1], x, ops.zeros_like(x)))
+        return self.fuse(features, present)
+
+    def present(self, tokens, presence):
+        """Presence as booleans `(batch, modalities)`; all True where none is given."""
+        if sorted(tokens) != self.names:
+            raise ValueError(f"Expected tokens of {self.names}. Received: {sorted(tokens)}.")
+        if presence is None:
+            batch = ops.shape(tokens[self.names[0]])[0]
+            return ops.ones((batch, len(self.names)), dtype="bool")
+        return presence > 0
+
+    def compute_mask(self, tokens, presence=None, tokens_mask=None, mask=None, previous_mask=None):
+        return None
+
+    def compute_output_shape(self, tokens_shape, presence_shape=None):
+        return (next(iter(tokens_shape.values()))[0], self.width)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+def masked_softmax(scores, present):
+    """Softmax over the modalities `(batch, modalities)`; the absent ones get exactly zero."""
+    return keras.ops.softmax(ops.where(present, scores, ops.full_like(scores, -1e9)), axis=-1)

@@ -1,0 +1,40 @@
+"""Layers that models and encoders are made of. Those for strings and bytes need TensorFlow; the others do not."""
+
+from mmkeras.layers.embedding import L2Normalize, SimilarityScale, TokenEmbedding
+from mmkeras.layers.modality_dropout import ModalityDropout
+from mmkeras.layers.pooling import Pool
+from mmkeras.layers.presence import FillAbsent, PresentMean
+
+__all__ = [
+    "DecodeImage",
+    "EncodeLabel",
+    "EncodeTags",
+    "FillAbsent",
+    "L2Normalize",
+    "ModalityDropout",
+    "Pool",
+    "PresentMean",
+    "RawPresence",
+    "SimilarityScale",
+    "StandardizeVector",
+    "TokenEmbedding",
+    "TokenizeText",
+]
+
+_RAW = {
+    "DecodeImage": "decode_image",
+    "EncodeLabel": "encode_label",
+    "EncodeTags": "encode_label",
+    "RawPresence": "raw_presence",
+    "StandardizeVector": "standardize_vector",
+    "TokenizeText": "tokenize_text",
+}
+
+
+def __getattr__(name):
+    """The layers for raw strings and bytes, imported when used: they need TensorFlow, which JAX users may not want."""
+    if name in _RAW:
+        import importlib
+
+        return getattr(importlib.import_module(f"mmkeras.layers.{_RAW[name]}"), name)
+    raise AttributeError(f"module 'mmkeras.layers' has no attribute {name!r}. It has: {', '.join(__all__)}.")

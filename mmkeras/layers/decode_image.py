@@ -1,0 +1,80 @@
+"""Encoded pictures to pixels, inside the graph."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class DecodeImage(keras.layers.Layer):
+    """Encoded pictures `(batch,)` (PNG, JPEG, GIF, BMP) to pixels `(batch, height, width, channels)` in 0..1.
+
+    Of a GIF the first frame is taken, transparency is laid over white, 16 bits become 8. An empty byte string is an
+    absent picture: zeros.
+
+    Args:
+        size: `(height, width)` in pixels.
+        channels: 1 or 3.
+        resize: `"stretch"` to the size, `"pad"` with white, or `"crop"` the middle.
+
+    Example:
+
+    >>> png = tf.io.encode_png(tf.zeros((4, 6, 3), tf.uint8))
+    >>> DecodeImage((8, 8))(png[None]).shape
+    TensorShape([1, 8, 8, 3])
+    """
+
+    def __init__(self, size, channels=3, resize="stretch", **kwargs):
+        super().__init__(**kwargs)
+        if resize not in ("stretch", "pad", "crop"):
+            raise ValueError(f"Expected resize to be 'stretch', 'pad' or 'crop'. Received: resize={resize!r}")
+        if channels not in (1, 3):
+            raise ValueError(f"Expected channels to be 1 or 3. Received: channels={channels}")
+        self.size = tuple(size)
+        self.channels = channels
+        self.resize = resize
+
+    def call(self, images):
+        pixels = tf.TensorSpec((*self.size, self.channels), tf.float32)
+        return tf.map_fn(self._one, images, fn_output_signature=pixels, parallel_iterations=16)
+
+    def _one(self, image):
+        shape = (*self.size, self.channels)
+        empty = tf.equal(tf.strings.length(image), 0)
+        return tf.ensure_shape(tf.cond(empty, lambda: tf.zeros(shape), lambda: self._decode(image)), shape)
+
+    def _decode(self, image):
+        is_png = tf.equal(tf.strings.substr(image, 0, 4), b"\x89PNG")
+        # Only PNG keeps its alpha here: decode_image drops it silently and refuses four channels for JPEG.
+        x = tf.cond(
+            is_png,
+            lambda: over_white(tf.io.decode_png(image, channels=4)),
+            lambda: tf.cast(tf.io.decode_image(image, channels=3, expand_animations=False), tf.float32) / 255,
+        )
+        x.set_shape((None, None, 3))
+        if self.channels == 1:
+            x = tf.image.rgb_to_grayscale(x)
+        same = tf.reduce_all(tf.equal(tf.shape(x)[:2], self.size))
+        return tf.cond(same, lambda: x, lambda: self._resize(x))
+
+    def _resize(self, x):
+        height, width = self.size
+        if self.resize == "pad":  # resize_with_pad pads with zeros: white is zero in the negative
+            return 1 - tf.clip_by_value(tf.image.resize_with_pad(1 - x, height, width, antialias=True), 0, 1)
+        if self.resize == "crop":
+            sides = tf.cast(tf.shape(x)[:2], tf.float32)
+            scale = tf.reduce_max(tf.constant(self.size, tf.float32) / sides)
+            x = tf.image.resize(x, tf.cast(tf.math.ceil(sides * scale - 1e-3), tf.int32), antialias=True)
+            return tf.clip_by_value(tf.image.resize_with_crop_or_pad(x, height, width), 0, 1)
+        return tf.clip_by_value(tf.image.resize(x, self.size, antialias=True), 0, 1)
+
+    def compute_output_spec(self, images):
+        return keras.KerasTensor((images.shape[0], *self.size, self.channels), dtype="float32")
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "channels": self.channels, "resize": self.resize}
+
+
+def over_white(rgba):
+    """Pixels `(height, width, 4)` in 0..255 laid over white: `(height, width, 3)` in 0..1."""
+    rgba = tf.cast(rgba, tf.float32) / 255
+    return rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:])

@@ -1,0 +1,96 @@
+"""Token embeddings, unit length, and the learned scale of a similarity."""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class TokenEmbedding(keras.layers.Layer):
+    """Token ids `(batch, length)` to vectors `(batch, length, dim)`, with a mask over padding (id 0).
+
+    The first position is never masked, so that no row is masked entirely: cuDNN's LSTM fails on such rows, and
+    a mean over nothing is not a number.
+
+    Args:
+        vocabulary_size: number of ids.
+        dim: size of a vector.
+
+    Example:
+
+    >>> TokenEmbedding(10, 4)(np.array([[5, 7, 0]])).shape
+    TensorShape([1, 3, 4])
+    """
+
+    def __init__(self, vocabulary_size, dim, **kwargs):
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.dim = dim
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.table = self.add_weight(name="table", shape=(self.vocabulary_size, self.dim), initializer="uniform")
+
+    def call(self, ids):
+        return ops.take(self.table, ops.cast(ids, "int32"), axis=0)
+
+    def compute_mask(self, ids, mask=None):
+        first = ops.arange(ops.shape(ids)[1]) == 0
+        return ops.logical_or(ops.not_equal(ids, 0), first[None])
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.dim)
+
+    def get_config(self):
+        return {**super().get_config(), "vocabulary_size": self.vocabulary_size, "dim": self.dim}
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class L2Normalize(keras.layers.Layer):
+    """Vectors `(..., dim)` to vectors of length one; zero stays zero, with a finite gradient."""
+
+    def call(self, x):
+        return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-12))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class SimilarityScale(keras.layers.Layer):
+    """Anything `(batch, ...)` to `(batch, 2)`: the learned scale and bias of a similarity, one row as the other.
+
+    `logits = scale * cosine + bias`. The scale is learned as its logarithm and never exceeds 100 (CLIP, Radford
+    2021); the bias is learned for the sigmoid loss (SigLIP, Zhai 2023) and stays zero otherwise.
+
+    Args:
+        initial_scale: the scale to begin with, e.g. 1 / 0.07.
+        initial_bias: the bias to begin with, or None for none at all.
+    """
+
+    def __init__(self, initial_scale, initial_bias=None, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_scale = initial_scale
+        self.initial_bias = initial_bias
+
+    def build(self, input_shape):
+        self.log_scale = self.add_weight(
+            name="log_scale", shape=(), initializer=keras.initializers.Constant(math.log(self.initial_scale))
+        )
+        self.bias = None
+        if self.initial_bias is not None:
+            self.bias = self.add_weight(
+                name="bias", shape=(), initializer=keras.initializers.Constant(self.initial_bias)
+            )
+
+    def call(self, x):
+        scale = ops.exp(ops.minimum(self.log_scale, math.log(100.0)))
+        bias = ops.zeros_like(scale) if self.bias is None else ops.convert_to_tensor(self.bias)
+        return ops.broadcast_to(ops.stack([scale, bias])[None], (ops.shape(x)[0], 2))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], 2)
+
+    def get_config(self):
+        return {**super().get_config(), "initial_scale": self.initial_scale, "initial_bias": self.initial_bias}

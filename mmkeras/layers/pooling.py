@@ -1,0 +1,52 @@
+"""Tokens to one vector."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Pool(keras.layers.Layer):
+    """Tokens `(batch, length, width)` to a vector `(batch, width)`; masked tokens do not count.
+
+    Args:
+        how: `"mean"`, `"max"`, or `"both"`: mean and max beside each other, `(batch, 2 * width)`.
+
+    Example:
+
+    >>> Pool("mean")(np.ones((2, 5, 3))).shape
+    TensorShape([2, 3])
+    """
+
+    def __init__(self, how="mean", **kwargs):
+        super().__init__(**kwargs)
+        if how not in ("mean", "max", "both"):
+            raise ValueError(f"Invalid value for argument how. Expected 'mean', 'max' or 'both'. Received: how={how!r}")
+        self.how = how
+        self.supports_masking = True
+
+    def call(self, tokens, mask=None):
+        vectors = []
+        if self.how in ("mean", "both"):
+            vectors.append(masked_mean(tokens, mask))
+        if self.how in ("max", "both"):
+            if mask is not None:
+                tokens = ops.where(mask[..., None], tokens, ops.full_like(tokens, -1e9))
+            vectors.append(ops.max(tokens, axis=1))
+        return ops.concatenate(vectors, axis=-1)
+
+    def compute_mask(self, tokens, mask=None):
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1] * (2 if self.how == "both" else 1))
+
+    def get_config(self):
+        return {**super().get_config(), "how": self.how}
+
+
+def masked_mean(tokens, mask=None):
+    """The mean `(batch, width)` of the tokens `(batch, length, width)` that the mask `(batch, length)` keeps."""
+    if mask is None:
+        return ops.mean(tokens, axis=1)
+    kept = ops.cast(mask, tokens.dtype)[..., None]
+    return ops.sum(tokens * kept, axis=1) / ops.maximum(ops.sum(kept, axis=1), 1.0)

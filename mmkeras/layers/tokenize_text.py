@@ -1,0 +1,113 @@
+"""Texts to token ids, inside the graph."""
+
+import collections
+
+import keras
+import tensorflow as tf
+
+PADDING, UNKNOWN, START, END = "", "[UNK]", "[START]", "[END]"
+SPECIAL = (PADDING, UNKNOWN, START, END)
+# What `punctuation="strip"` removes and "separate" sets apart: ASCII punctuation and the common CJK marks.
+_PUNCTUATION = r"[!\"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~'。、，！？：；（）「」]"
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class TokenizeText(keras.layers.Layer):
+    """Texts `(batch,)` to ids `(batch, length)`: words, then [END], then padding (0).
+
+    Id 1 stands for words out of the vocabulary. A text that is too long loses its last words. An empty text is
+    [END] alone, so that no row is all padding.
+
+    Args:
+        length: number of ids, [END] counted.
+        vocabulary: the words, without the special ones; empty until fitted (`mmkeras.data.adapt`).
+        unit: `"words"`, split at white space, or `"characters"` (for Chinese and others that use none).
+        lower: whether to lower the case.
+        punctuation: `"separate"` makes a token of each mark, `"strip"` removes them, `"keep"` leaves them.
+
+    Example:
+
+    >>> layer = TokenizeText(5, vocabulary=["red", "circle"])
+    >>> layer(np.array(["Red circle!"])).numpy().tolist()
+    [[4, 5, 1, 3, 0]]
+    """
+
+    def __init__(self, length, vocabulary=(), unit="words", lower=True, punctuation="separate", **kwargs):
+        super().__init__(**kwargs)
+        self.length = length
+        self.unit = unit
+        self.lower = lower
+        self.punctuation = punctuation
+        self.table = None
+        self.words = ()
+        if vocabulary:
+            self.set_vocabulary(vocabulary)
+
+    @property
+    def vocabulary(self):
+        """All tokens by their id, the special ones first."""
+        return (*SPECIAL, *self.words)
+
+    def set_vocabulary(self, words):
+        """Makes `words` (without the special ones) the vocabulary."""
+        self.words = tuple(words)
+        with tf.init_scope():
+            keys = tf.constant(self.vocabulary[1:])
+            ids = tf.range(1, len(self.vocabulary), dtype=tf.int32)
+            self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, ids), default_value=1)
+
+    def split(self, texts):
+        """Texts `(batch,)` to a ragged tensor of tokens `(batch, None)`."""
+        texts = tf.strings.lower(texts, encoding="utf-8") if self.lower else texts
+        if self.punctuation != "keep":
+            replacement = r" \0 " if self.punctuation == "separate" else " "
+            texts = tf.strings.regex_replace(texts, _PUNCTUATION, replacement)
+        if self.unit == "characters":
+            texts = tf.strings.regex_replace(tf.strings.strip(texts), r"\s+", " ")
+            return tf.strings.unicode_split(texts, "UTF-8", errors="replace")
+        return tf.strings.split(texts)
+
+    def count(self, texts):
+        """A Counter of the tokens in a NumPy array of texts."""
+        tokens = self.split(tf.constant(texts)).flat_values.numpy()
+        return collections.Counter(token.decode("utf-8", "replace") for token in tokens)
+
+    def call(self, texts):
+        if self.table is None:
+            raise ValueError(
+                "The tokeniser has no vocabulary. Fit it on training texts first: mmkeras.data.adapt(preprocessor, "
+                "source.train)."
+            )
+        tokens = self.split(texts)[:, : self.length - 1]
+        ids = tf.ragged.map_flat_values(self.table.lookup, tokens)
+        end = tf.fill([tf.shape(texts)[0], 1], SPECIAL.index(END))
+        ids = tf.concat([ids, tf.cast(end, tf.int32)], axis=1)
+        return ids.to_tensor(shape=(None, self.length))
+
+    def texts(self, ids):
+        """Ids, an array `(batch, length)`, back to a list of texts, each read up to its [END]."""
+        joint = "" if self.unit == "characters" else " "
+        vocabulary = self.vocabulary
+        rows = []
+        for row in ids:
+            words = []
+            for i in row:
+                if vocabulary[i] == END:
+                    break
+                if vocabulary[i] not in (PADDING, START):
+                    words.append(vocabulary[i])
+            rows.append(joint.join(words))
+        return rows
+
+    def compute_output_spec(self, texts):
+        return keras.KerasTensor((texts.shape[0], self.length), dtype="int32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "length": self.length,
+            "vocabulary": list(self.words),
+            "unit": self.unit,
+            "lower": self.lower,
+            "punctuation": self.punctuation,
+        }

@@ -1,0 +1,51 @@
+"""Adversarial losses: of the discriminator from its logits for real and fake, of the generator from those for fake."""
+
+from keras import ops
+
+
+def non_saturating(real, fake):
+    """Binary cross-entropy; the generator maximises log D(fake) (Goodfellow 2014)."""
+    return ops.mean(ops.softplus(-real)), ops.mean(ops.softplus(fake))
+
+
+def hinge(real, fake):
+    """Hinge loss (Lim and Ye 2017)."""
+    return ops.mean(ops.relu(1 - real)), ops.mean(ops.relu(1 + fake))
+
+
+def least_squares(real, fake):
+    """Squared distance to one for real and zero for fake (LSGAN, Mao 2017)."""
+    return ops.mean(ops.square(real - 1)), ops.mean(ops.square(fake))
+
+
+def wasserstein(real, fake):
+    """Difference of the critic's means (WGAN, Arjovsky 2017); the gradient penalty comes on top."""
+    return -ops.mean(real), ops.mean(fake)
+
+
+def generator_loss(name, fake):
+    """What the generator minimises under the loss `name`, from the discriminator's logits `(batch,)` for its pictures."""
+    if name == "non_saturating":
+        return ops.mean(ops.softplus(-fake))
+    if name == "least_squares":
+        return ops.mean(ops.square(fake - 1))
+    return -ops.mean(fake)
+
+
+def gradient_penalty(gradients):
+    """`(norm - 1)^2` of the critic's gradients `(batch, ...)` at points between real and fake (WGAN-GP, Gulrajani 2017)."""
+    norm = ops.sqrt(ops.sum(ops.square(ops.reshape(gradients, (ops.shape(gradients)[0], -1))), axis=-1) + 1e-12)
+    return ops.mean(ops.square(norm - 1))
+
+
+def gaussian_kl(mean, log_variance):
+    """KL divergence from a standard normal, summed over the dimensions: two `(batch, dim)` to `(batch,)`."""
+    return 0.5 * ops.sum(ops.square(mean) + ops.exp(log_variance) - 1 - log_variance, axis=-1)
+
+
+ADVERSARIAL_LOSSES = {
+    "non_saturating": non_saturating,
+    "hinge": hinge,
+    "least_squares": least_squares,
+    "wasserstein": wasserstein,
+}

@@ -1,0 +1,80 @@
+"""Contrastive losses over the pairs of a batch.
+
+Each takes the cosine similarities `(batch, batch)` of a row's first view (down) with every row's second (across), the
+pairs that belong together, `(batch, batch)`, bool, the rows that take part, `(batch,)`, bool, and a scale and bias,
+and gives one number. Pairs that belong together are never negatives.
+"""
+
+from keras import ops
+
+_FAR = -1e9
+
+
+def clip(similarity, positive, valid, scale, bias):
+    """Cross-entropy of the softmax over each row and column (CLIP, Radford 2021).
+
+    Where several belong together the target is shared evenly among them (UniCL, Yang 2022).
+    """
+    logits = ops.where(valid[None, :], similarity * scale, _FAR)
+    across = _softmax_loss(logits, positive, valid)
+    logits = ops.where(valid[None, :], ops.transpose(similarity) * scale, _FAR)
+    return (across + _softmax_loss(logits, ops.transpose(positive), valid)) / 2
+
+
+def _softmax_loss(logits, positive, valid):
+    target = ops.cast(ops.logical_and(positive, valid[None, :]), logits.dtype)
+    target = target / ops.maximum(ops.sum(target, axis=-1, keepdims=True), 1.0)
+    loss = -ops.sum(target * ops.where(target > 0, ops.log_softmax(logits, axis=-1), 0.0), axis=-1)
+    return _mean(loss, valid)
+
+
+def siglip(similarity, positive, valid, scale, bias):
+    """Every pair on its own: the sigmoid loss, summed over a row and averaged over rows (SigLIP, Zhai 2023)."""
+    logits = similarity * scale + bias
+    sign = ops.where(positive, 1.0, -1.0)
+    both = ops.logical_and(valid[:, None], valid[None, :])
+    loss = ops.where(both, ops.softplus(-sign * logits), 0.0)
+    return _mean(ops.sum(loss, axis=-1), valid)
+
+
+def triplet(similarity, positive, valid, scale, bias, margin=0.2, negatives="hardest"):
+    """`max(0, margin + negative - positive)` in both directions (VSE++, Faghri 2018).
+
+    Args:
+        similarity, positive, valid, scale, bias: as above; scale and bias are not used.
+        margin: of the cosine.
+        negatives: `"sum"` over all, the `"hardest"`, `"semi_hard"` (the hardest of those less similar than the
+            positive; where there is none, none counts), or `"soft"`: a soft maximum with temperature 0.05.
+    """
+    usable = ops.logical_and(ops.logical_not(positive), ops.logical_and(valid[:, None], valid[None, :]))
+    own = ops.diagonal(similarity)
+    across = _triplet_loss(similarity, usable, own, margin, negatives)
+    down = _triplet_loss(ops.transpose(similarity), ops.transpose(usable), own, margin, negatives)
+    return _mean(across + down, valid)
+
+
+def _triplet_loss(similarity, usable, own, margin, negatives):
+    if negatives == "sum":
+        loss = ops.maximum(margin + similarity - own[:, None], 0.0)
+        return ops.sum(ops.where(usable, loss, 0.0), axis=-1)
+    if negatives == "semi_hard":
+        usable = ops.logical_and(usable, similarity < own[:, None])
+    candidates = ops.where(usable, similarity, _FAR)
+    if negatives == "soft":
+        hardest = 0.05 * ops.logsumexp(candidates / 0.05, axis=-1)
+    else:
+        hardest = ops.max(candidates, axis=-1)
+    return ops.where(ops.any(usable, axis=-1), ops.maximum(margin + hardest - own, 0.0), 0.0)
+
+
+def l2(similarity, positive, valid, scale, bias):
+    """Squared distance of the unit vectors of a row, `2 - 2 cosine`: no negatives, for pairs that are held apart otherwise."""
+    return _mean(2 - 2 * ops.diagonal(similarity), valid)
+
+
+def _mean(loss, valid):
+    """The mean over the rows that take part."""
+    return ops.sum(ops.where(valid, loss, 0.0)) / ops.maximum(ops.sum(ops.cast(valid, loss.dtype)), 1.0)
+
+
+CONTRASTIVE_LOSSES = {"clip": clip, "siglip": siglip, "triplet": triplet, "l2": l2}

@@ -1,0 +1,33 @@
+"""Reconstruction losses: one value a row."""
+
+import keras
+from keras import ops
+
+
+def pixel_mse(pixels, reconstruction):
+    """Squared error, summed over the channels and averaged over the places: `(batch, height, width, c)` to `(batch,)`."""
+    return ops.mean(ops.sum(ops.square(pixels - reconstruction), axis=-1), axis=(1, 2))
+
+
+def pixel_bce(pixels, reconstruction):
+    """Binary cross-entropy in nats, averaged over the pixels: `(batch, height, width, channels)` to `(batch,)`."""
+    p = ops.clip(reconstruction, 1e-6, 1 - 1e-6)
+    return -ops.mean(pixels * ops.log(p) + (1 - pixels) * ops.log(1 - p), axis=(1, 2, 3))
+
+
+def token_cross_entropy(ids, logits):
+    """Cross-entropy in nats a token, padding (0) left out: ids `(batch, length)`, logits `(batch, length, ids)`.
+
+    Example:
+
+    >>> float(token_cross_entropy(np.array([[1, 0]]), np.zeros((1, 2, 4), "float32"))[0]) - np.log(4) < 1e-6
+    True
+    """
+    real = ops.cast(ops.not_equal(ids, 0), logits.dtype)
+    loss = keras.losses.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+    return ops.sum(loss * real, axis=-1) / ops.maximum(ops.sum(real, axis=-1), 1.0)
+
+
+def vector_mse(vectors, reconstruction):
+    """Squared error, averaged over the features: `(batch, size)` to `(batch,)`."""
+    return ops.mean(ops.square(vectors - reconstruction), axis=-1)
