@@ -23,6 +23,7 @@ same on every machine. A picture shows one to three objects; the first is the la
 
 import functools
 import io
+import itertools
 import struct
 import zlib
 
@@ -67,7 +68,7 @@ def scenes(num_rows=None, seed=0):
         sizes = {"train": num_rows, "validation": max(num_rows // 8, 1), "test": max(num_rows // 8, 1)}
     splits = {name: _split(name, n, seed) for name, n in sizes.items()}
     spec = "scenes" if num_rows is None else f"scenes:{num_rows}"
-    return Source(spec, splits, rule=f"generated with seed {seed}; a scene belongs to one split by a hash of its objects")
+    return Source(spec, splits, f"generated with seed {seed}; a scene belongs to one split by a hash of its objects")
 
 
 def _split(name, num_rows, seed):
@@ -228,7 +229,7 @@ def draw(row, shift=(0, 0)):
     return pixels.astype("uint8")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stamp(shape, size, style):
     """Coverage and shading `(size, size, 1)` in 0..255 of a shape in a style, drawn large and averaged down."""
     n = size * _SCALE
@@ -257,7 +258,7 @@ def _inside(shape, x, y, n):
     if shape == "diamond":
         return abs(x) + abs(y) < n
     if shape == "cross":
-        return (abs(x) < n // 3) | (abs(y) < n // 3)
+        return ((abs(x) < n // 3) | (abs(y) < n // 3)) & (abs(x) < n) & (abs(y) < n)
     distance = x * x + y * y
     return (distance < n * n) & (9 * distance > 2 * n * n)
 
@@ -311,11 +312,17 @@ def clip(row):
     steps = (np.stack(frames).astype("int32") * 5 + 127) // 255
     indices = (steps[..., 0] * 36 + steps[..., 1] * 6 + steps[..., 2]).astype("uint8")
     palette = [51 * c for i in range(216) for c in (i // 36, i // 6 % 6, i % 6)]
+    for last, frame in itertools.pairwise(indices):
+        if (frame == last).all():  # at the edge; Pillow drops an equal frame, so one pixel's colour gets another number
+            color = 3 * int(frame[0, 0])
+            frame[0, 0] = len(palette) // 3
+            palette += palette[color : color + 3]
     images = []
     for frame in indices:
         image = Image.fromarray(frame, mode="P")
         image.putpalette(palette)
         images.append(image)
     buffer = io.BytesIO()
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=100, loop=0, optimize=False, disposal=2)
+    options = {"duration": 100, "loop": 0, "optimize": False, "disposal": 2}
+    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], **options)
     return buffer.getvalue()

@@ -57,8 +57,7 @@ def bag(x, width):
 
 def cnn(x, width):
     """Convolutions over three, four and five words (Kim 2014); its pooling is left to the fusion."""
-    x = ZeroMasked()(x)
-    branches = [layers.Conv1D(width, size, padding="same", activation="relu")(x) for size in (3, 4, 5)]
+    branches = [MaskedConv1D(width, size, padding="same", activation="relu")(x) for size in (3, 4, 5)]
     return layers.Dense(width)(layers.Concatenate()(branches))
 
 
@@ -72,15 +71,15 @@ def _half(width, network):
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
-class ZeroMasked(layers.Layer):
-    """Tokens `(batch, length, width)` with the masked ones set to zero, so that a convolution does not see padding."""
+class MaskedConv1D(layers.Conv1D):
+    """A convolution over tokens `(batch, length, width)` that sees masked ones as zeros; Keras' drops the mask.
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+    For strides of one and padding `"same"`, where tokens stay in their places.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.supports_masking = True
 
     def call(self, x, mask=None):
-        return x if mask is None else x * ops.cast(mask, x.dtype)[..., None]
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
+        return super().call(x if mask is None else x * ops.cast(mask, x.dtype)[..., None])

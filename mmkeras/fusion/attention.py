@@ -54,14 +54,14 @@ class CrossAttention(FeatureFusion):
             self.attentions.append(attention)
             self.norms.append(norm)
 
-    def call(self, tokens, presence=None, tokens_mask=None):
-        present = self.present(tokens, presence)
+    def call(self, tokens, presence=None, tokens_mask=None, mask=None):
+        tokens, present, masks = self.inputs(tokens, presence, tokens_mask or mask)
         projected, kept = [], []
         for i, (name, project) in enumerate(zip(self.names, self.projections, strict=True)):
             x = project(tokens[name])
             here = present[:, i : i + 1]
-            mask = (tokens_mask or {}).get(name)
-            keep = ops.broadcast_to(here, ops.shape(x)[:2]) if mask is None else ops.logical_and(mask, here)
+            real = masks.get(name)
+            keep = ops.broadcast_to(here, ops.shape(x)[:2]) if real is None else ops.logical_and(real, here)
             projected.append(ops.where(keep[..., None], x, ops.zeros_like(x)))
             kept.append(keep)
         pooled = [self._attend(i, projected, kept) for i in range(len(projected))]

@@ -1,6 +1,5 @@
 """What every feature fusion shares: its interface, the pooling and the projections."""
 
-import keras
 from keras import layers, ops
 
 from mmkeras.layers.pooling import masked_mean
@@ -40,23 +39,31 @@ class FeatureFusion(layers.Layer):
         """Features, a list of `(batch, feature_width)`, and present `(batch, modalities)`, bool, to `(batch, width)`."""
         raise TypeError(f"{type(self).__name__} does not say how it fuses: it must define `fuse`.")
 
-    def call(self, tokens, presence=None, tokens_mask=None):
-        present = self.present(tokens, presence)
-        masks = tokens_mask or {}
+    def call(self, tokens, presence=None, tokens_mask=None, mask=None):
+        tokens, present, masks = self.inputs(tokens, presence, tokens_mask or mask)
         features = []
         for i, (name, project) in enumerate(zip(self.names, self.projections, strict=True)):
             x = project(masked_mean(tokens[name], masks.get(name)))
             features.append(ops.where(present[:, i : i + 1], x, ops.zeros_like(x)))
         return self.fuse(features, present)
 
-    def present(self, tokens, presence):
-        """Presence as booleans `(batch, modalities)`; all True where none is given."""
+    def inputs(self, tokens, presence, masks):
+        """Tokens, zero where absent; presence as booleans `(batch, modalities)`, all True if None; masks by name.
+
+        Keras passes the masks as `tokens_mask` where presence is given and as `mask` where it is not. The tokens are
+        zeroed before they meet a weight: whatever stands there, even NaN, must not reach the weight's gradient.
+        """
         if sorted(tokens) != self.names:
             raise ValueError(f"Expected tokens of {self.names}. Received: {sorted(tokens)}.")
         if presence is None:
             batch = ops.shape(tokens[self.names[0]])[0]
-            return ops.ones((batch, len(self.names)), dtype="bool")
-        return presence > 0
+            return tokens, ops.ones((batch, len(self.names)), dtype="bool"), masks or {}
+        present = presence > 0
+        tokens = {
+            name: ops.where(present[:, i : i + 1, None], tokens[name], ops.zeros_like(tokens[name]))
+            for i, name in enumerate(self.names)
+        }
+        return tokens, present, masks or {}
 
     def compute_mask(self, tokens, presence=None, tokens_mask=None, mask=None, previous_mask=None):
         return None
@@ -70,4 +77,6 @@ class FeatureFusion(layers.Layer):
 
 def masked_softmax(scores, present):
     """Softmax over the modalities `(batch, modalities)`; the absent ones get exactly zero."""
-    return keras.ops.softmax(ops.where(present, scores, ops.full_like(scores, -1e9)), axis=-1)
+    scores = ops.where(present, scores, ops.full_like(scores, -1e9))
+    # Not ops.softmax: it warns where there is one modality only.
+    return ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))

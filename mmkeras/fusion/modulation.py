@@ -31,9 +31,8 @@ class FiLM(FeatureFusion):
         for modulation in self.modulations:
             modulation.build((None, self.width))
 
-    def call(self, tokens, presence=None, tokens_mask=None):
-        present = self.present(tokens, presence)
-        masks = tokens_mask or {}
+    def call(self, tokens, presence=None, tokens_mask=None, mask=None):
+        tokens, present, masks = self.inputs(tokens, presence, tokens_mask or mask)
         main = self.names.index(self.modulated or self.names[0])
         modulations = iter(self.modulations)
         change = 0.0
@@ -47,7 +46,10 @@ class FiLM(FeatureFusion):
         if self.modulations:
             gamma, beta = ops.split(change[:, None], 2, axis=-1)
             x = (1 + gamma) * x + beta
-        return masked_mean(ops.relu(x), masks.get(name))
+        real = masks.get(name)
+        if real is not None:  # the mask of an absent modality says nothing either
+            real = ops.logical_or(real, ops.logical_not(present[:, main : main + 1]))
+        return masked_mean(ops.relu(x), real)
 
     def get_config(self):
         return {**super().get_config(), "modulated": self.modulated}

@@ -47,7 +47,7 @@ class DecodeImage(keras.layers.Layer):
         # Only PNG keeps its alpha here: decode_image drops it silently and refuses four channels for JPEG.
         x = tf.cond(
             is_png,
-            lambda: over_white(tf.io.decode_png(image, channels=4)),
+            lambda: over_white(_decode_png(image)),
             lambda: tf.cast(tf.io.decode_image(image, channels=3, expand_animations=False), tf.float32) / 255,
         )
         x.set_shape((None, None, 3))
@@ -72,6 +72,17 @@ class DecodeImage(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "size": self.size, "channels": self.channels, "resize": self.resize}
+
+
+def _decode_png(image):
+    """An encoded PNG to pixels `(height, width, 4)` in 0..255."""
+    rgba = tf.io.decode_png(image, channels=4)
+    # Where a picture of fewer than eight bits has no alpha, TensorFlow 2.21 makes it 2 ** bits - 1: all but unseen.
+    bits = tf.cast(tf.io.decode_raw(tf.strings.substr(image, 24, 1), tf.uint8)[0], tf.int32)
+    filler = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.uint8)
+    alpha = rgba[..., 3:]
+    alpha = tf.where(tf.reduce_all(tf.equal(alpha, filler)), tf.ones_like(alpha) * 255, alpha)
+    return tf.concat([rgba[..., :3], alpha], axis=-1)
 
 
 def over_white(rgba):

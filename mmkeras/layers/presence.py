@@ -11,15 +11,15 @@ class FillAbsent(keras.layers.Layer):
     The features of an absent row are not looked at: they change nothing and get exactly zero gradient.
     """
 
-    def build(self, input_shape, presence_shape=None):
-        self.stand_in = self.add_weight(name="stand_in", shape=(input_shape[-1],), initializer="zeros")
+    def build(self, x_shape, presence_shape):
+        self.stand_in = self.add_weight(name="stand_in", shape=(x_shape[-1],), initializer="zeros")
 
     def call(self, x, presence):
         present = ops.reshape(presence > 0, (-1,) + (1,) * (len(x.shape) - 1))
         return ops.where(present, x, ops.cast(self.stand_in, x.dtype))
 
-    def compute_output_shape(self, input_shape, presence_shape=None):
-        return input_shape
+    def compute_output_shape(self, x_shape, presence_shape):
+        return x_shape
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

@@ -30,6 +30,10 @@ class StandardizeVector(keras.layers.Layer):
             x = (x - tf.constant(self.mean, x.dtype)) / tf.constant(self.deviation, x.dtype)
         return tf.where(tf.math.is_finite(x), x, tf.zeros_like(x))
 
+    def restore(self, x):
+        """Standardised vectors back on their own scale."""
+        return x if self.mean is None else x * tf.constant(self.deviation, x.dtype) + tf.constant(self.mean, x.dtype)
+
     def compute_output_spec(self, x):
         return keras.KerasTensor(x.shape, dtype="float32")
 

@@ -59,9 +59,10 @@ class TokenizeText(keras.layers.Layer):
     def split(self, texts):
         """Texts `(batch,)` to a ragged tensor of tokens `(batch, None)`."""
         texts = tf.strings.lower(texts, encoding="utf-8") if self.lower else texts
-        if self.punctuation != "keep":
-            replacement = r" \0 " if self.punctuation == "separate" else " "
-            texts = tf.strings.regex_replace(texts, _PUNCTUATION, replacement)
+        if self.punctuation == "strip":
+            texts = tf.strings.regex_replace(texts, _PUNCTUATION, " ")
+        elif self.punctuation == "separate" and self.unit == "words":  # a character stands apart as it is
+            texts = tf.strings.regex_replace(texts, _PUNCTUATION, r" \0 ")
         if self.unit == "characters":
             texts = tf.strings.regex_replace(tf.strings.strip(texts), r"\s+", " ")
             return tf.strings.unicode_split(texts, "UTF-8", errors="replace")
@@ -85,19 +86,11 @@ class TokenizeText(keras.layers.Layer):
         return ids.to_tensor(shape=(None, self.length))
 
     def texts(self, ids):
-        """Ids, an array `(batch, length)`, back to a list of texts, each read up to its [END]."""
-        joint = "" if self.unit == "characters" else " "
-        vocabulary = self.vocabulary
-        rows = []
-        for row in ids:
-            words = []
-            for i in row:
-                if vocabulary[i] == END:
-                    break
-                if vocabulary[i] not in (PADDING, START):
-                    words.append(vocabulary[i])
-            rows.append(joint.join(words))
-        return rows
+        """Ids `(batch, length)` back to texts `(batch,)`, each read up to its [END], in the graph."""
+        ended = tf.cumsum(tf.cast(tf.equal(ids, SPECIAL.index(END)), tf.int32), axis=-1) > 0
+        said = ~ended & (ids != SPECIAL.index(PADDING)) & (ids != SPECIAL.index(START))
+        words = tf.ragged.boolean_mask(tf.gather(tf.constant(self.vocabulary), ids), said)
+        return tf.strings.reduce_join(words, axis=-1, separator="" if self.unit == "characters" else " ")
 
     def compute_output_spec(self, texts):
         return keras.KerasTensor((texts.shape[0], self.length), dtype="int32")

@@ -20,8 +20,8 @@ def classification(labels, probabilities):
     """
     predicted = probabilities.argmax(axis=-1)
     own = probabilities[np.arange(len(labels)), labels]
-    # Equal probabilities count against the label.
-    rank = (probabilities >= own[:, None]).sum(axis=-1)
+    # Equal probabilities count against the label, and so do those that are not a number.
+    rank = (~(probabilities < own[:, None])).sum(axis=-1)
     matrix = confusion(labels, predicted, probabilities.shape[-1])
     occurring = np.unique(labels)
     one_hot = labels[:, None] == np.arange(probabilities.shape[-1])

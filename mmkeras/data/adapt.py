@@ -1,0 +1,74 @@
+"""What is learned from the training split before a model is: vocabularies, labels, the scale of features."""
+
+import collections
+import re
+
+import numpy as np
+
+from mmkeras.data.source import DataError
+from mmkeras.layers import EncodeLabel, StandardizeVector, TokenizeText
+
+_CHUNK = 4096  # texts counted at once
+
+
+def adapt(preprocessor, split, vocabulary_size=None):
+    """Fits a Preprocessor on the training split: words, labels, mean and deviation of features.
+
+    All texts of a preprocessor share one vocabulary: the most frequent words, equals in alphabetical order.
+
+    Args:
+        preprocessor: a Preprocessor, changed in place.
+        split: the training split.
+        vocabulary_size: most tokens kept, the four special ones counted; None keeps all.
+
+    Raises:
+        DataError: if a column is missing or there is no text or label at all.
+    """
+    tokenizers = {}
+    for name in preprocessor.input_names + preprocessor.target_names:
+        for layer in _layers_of(preprocessor, name):
+            if isinstance(layer, TokenizeText):
+                tokenizers.setdefault(layer, []).extend(texts_of(split, name))
+            elif isinstance(layer, StandardizeVector):
+                rows = [cell for cell in split.cells(name) if len(cell)]
+                layer.fit(np.array(rows, dtype="float64"))
+            elif isinstance(layer, EncodeLabel):
+                layer.set_vocabulary(labels_of(split, name))
+    if tokenizers:
+        words = count_words(next(iter(tokenizers)), [t for texts in tokenizers.values() for t in texts])
+        for layer in tokenizers:
+            layer.set_vocabulary(words[: None if vocabulary_size is None else max(vocabulary_size - 4, 1)])
+
+
+def _layers_of(preprocessor, name):
+    """The layers that the raw value of this name runs through first."""
+    for model in (preprocessor.inputs, preprocessor.targets):
+        for tensor in model.inputs if model else ():
+            if tensor.name == name:
+                for node in tensor._keras_history.operation._outbound_nodes:
+                    yield node.operation
+
+
+def texts_of(split, name):
+    """All texts of a column, those of rows with several one after the other."""
+    return [text for cell in split.cells(name) for text in (cell if isinstance(cell, list) else [cell])]
+
+
+def count_words(tokenizer, texts):
+    """The words of the texts, the most frequent first, equals in alphabetical order."""
+    counts = collections.Counter()
+    for start in range(0, len(texts), _CHUNK):
+        counts.update(tokenizer.count(texts[start : start + _CHUNK]))
+    if not counts:
+        raise DataError("The training split holds no text at all: expected a text in at least one row.")
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
+def labels_of(split, name):
+    """The labels that occur in a column, numbers by their value, others in alphabetical order."""
+    cells = split.cells(name)
+    labels = {str(label) for cell in cells for label in (cell if isinstance(cell, list) else [cell])} - {""}
+    if not labels:
+        raise DataError(f"The column `{name}` of the training split holds no label.")
+    is_number = all(re.fullmatch(r"-?\d+(\.\d+)?", label) for label in labels)
+    return sorted(labels, key=float if is_number else None)

@@ -1,0 +1,164 @@
+"""JSONL and CSV files, and folders of them or of pictures."""
+
+import csv
+import json
+import pathlib
+
+from mmkeras.data.source import ENCODED, KINDS, DataError, Split, divide
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
+
+
+def open_file(path, skip_bad=False):
+    """A source from one JSONL or CSV file, a row an example, paths relative to the file.
+
+    Raises:
+        DataError: if the file is empty or a row cannot be read; with `skip_bad` such rows are left out.
+    """
+    return divide(path.name, {"train": read_split(path, "train", skip_bad)})
+
+
+def open_folder(folder, skip_bad=False):
+    """A source from a folder: a file a split (`train.jsonl`, `validation.csv`, `test_style.jsonl`), or pictures.
+
+    Pictures lie in a folder a class, with or without a folder a split around them; a text file of a picture's name
+    is its text.
+
+    Raises:
+        DataError: if there is neither.
+    """
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".jsonl", ".csv"))
+    names = {p.stem: p for p in files if p.stem.startswith(("train", "validation", "test"))}
+    if names:
+        return divide(folder.name, {name: read_split(path, name, skip_bad) for name, path in names.items()})
+    if len(files) == 1:
+        return divide(folder.name, {"train": read_split(files[0], "train", skip_bad)})
+    splits = {n: _pictures(folder / n, n) for n in ("train", "validation", "test") if (folder / n).is_dir()}
+    splits = splits or {"train": _pictures(folder, "train")}
+    if not any(len(split) for split in splits.values()):
+        raise DataError(
+            f"{folder} holds nothing to read. Expected train.jsonl or train.csv (validation and test beside it), or a "
+            "folder of pictures a class."
+        )
+    return divide(folder.name, splits)
+
+
+def read_split(path, name, skip_bad=False):
+    """One file as a split."""
+    read = {".jsonl": _read_jsonl, ".csv": _read_csv}.get(path.suffix)
+    if read is None:
+        raise DataError(f"{path} is neither .jsonl nor .csv.")
+    rows, numbers, bad = read(path)
+    if bad and not skip_bad:
+        raise DataError(f"{bad[0]}{and_more(bad)}")
+    for message in bad:
+        print(f"skipped: {message}")
+    if not rows:
+        raise DataError(f"{path} is empty: expected an example a row.")
+    names = {column: None for row in rows for column in row}
+    columns = {column: [row.get(column) for row in rows] for column in names}
+    # Paths are relative to the file. What will be a path is known only once the kinds are declared.
+    kinds = {column: column for column in names if column in KINDS}
+    return Split(name, columns, kinds, len(rows), lambda i: f"{path.name}, row {numbers[i]}", path.parent)
+
+
+def and_more(bad):
+    """How many more there are, and what to do."""
+    others = f" ({len(bad) - 1} more rows are bad.)" if len(bad) > 1 else ""
+    return f"{others} Correct the file, or leave such rows out with --skip-bad."
+
+
+def _read_jsonl(path):
+    rows, numbers, bad = [], [], []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:  # UnicodeDecodeError is one too
+                bad.append(f"{path.name}, row {number}: expected a JSON object, got {_short(line)} ({error}).")
+                continue
+            if not isinstance(row, dict):
+                bad.append(f"{path.name}, row {number}: expected a JSON object, got {_short(line)}.")
+                continue
+            rows.append(row)
+            numbers.append(number)
+    return rows, numbers, bad
+
+
+def _read_csv(path):
+    rows, numbers, bad = [], [], []
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        csv.field_size_limit(2**31 - 1)  # a long text is a text; Python allows 131,072 characters
+        reader = csv.reader(file)
+        header = next(reader, [])
+        for number, fields in enumerate(reader, 2):
+            if not fields:
+                continue
+            if len(fields) != len(header):
+                bad.append(f"{path.name}, row {number}: expected {len(header)} fields, got {len(fields)}.")
+                continue
+            rows.append(dict(zip(header, fields, strict=True)))
+            numbers.append(number)
+    return rows, numbers, bad
+
+
+def _short(line):
+    text = line.decode("utf-8", "replace").strip()
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _pictures(folder, name):
+    paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in _PICTURES)
+    columns = {"image": [str(p) for p in paths], "label": [p.parent.name for p in paths]}
+    kinds = {"image": "image", "label": "label"}
+    texts = [p.with_suffix(".txt") for p in paths]
+    if any(t.exists() for t in texts):
+        columns["text"] = [t.read_text(encoding="utf-8").strip() if t.exists() else "" for t in texts]
+        kinds["text"] = "text"
+    return Split(name, columns, kinds, len(paths), lambda i: str(paths[i].relative_to(folder) if paths else folder))
+
+
+def plain_cell(kind, cell, folder):
+    """A cell as it stands in a file, as `Split` wants it: absent ones empty, paths whole, lists read from CSV texts.
+
+    Raises:
+        ValueError: if the cell is of another type than its kind needs.
+    """
+    if kind in ENCODED:
+        if cell is None or isinstance(cell, (str, bytes)):
+            is_path = isinstance(cell, str) and cell.strip()
+            return str(pathlib.Path(folder or ".", cell)) if is_path else (cell if isinstance(cell, bytes) else "")
+        raise ValueError(f"expected a path to a file, got {cell!r}")
+    if kind == "text":
+        cell = "" if cell is None else cell
+        if isinstance(cell, str) or (isinstance(cell, list) and cell and all(isinstance(t, str) for t in cell)):
+            return cell
+        raise ValueError(f"expected a text or a list of texts, got {cell!r}")
+    if kind == "vector":
+        return _numbers(cell)
+    if kind == "tags":
+        if isinstance(cell, str):
+            cell = json.loads(cell) if cell.startswith("[") else [t.strip() for t in cell.replace("|", ";").split(";")]
+        if cell is None or (isinstance(cell, list) and all(isinstance(t, (str, int)) for t in cell)):
+            return [str(t) for t in cell or () if str(t)]
+        raise ValueError(f"expected a list of tags, got {cell!r}")
+    if kind == "label":
+        if cell is None or isinstance(cell, (str, int, float)):
+            return "" if cell is None else str(cell).strip()
+        raise ValueError(f"expected a label, got {cell!r}")
+    return cell
+
+
+def _numbers(cell):
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell) if cell.startswith("[") else [float(v) for v in cell.replace(";", " ").split()]
+        except ValueError:
+            raise ValueError(f"expected numbers, got {cell[:40]!r}") from None
+    if cell is None:
+        return []
+    if isinstance(cell, list) and all(isinstance(v, (int, float)) for v in cell):
+        return [float(v) for v in cell]
+    raise ValueError(f"expected a list of numbers, got {cell!r}")

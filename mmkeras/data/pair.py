@@ -1,0 +1,99 @@
+"""Sources made of others: two joined row by row, and pictures cut in halves."""
+
+import collections
+import io
+
+import numpy as np
+
+from mmkeras.data.manifest import plain_cell
+from mmkeras.data.source import ENCODED, DataError, Source, Split
+
+
+def pair(a, b, on=None, seed=0):
+    """Joins two sources split by split, a row of one beside a row of the other.
+
+    Args:
+        a, b: Sources. Columns of `b` that `a` has too are left out, unless they are modalities: then both get a
+            number (`image` and `image2`).
+        on: a column both have: rows with equal values meet, each row of `a` once, those of `b` in turn. None joins
+            by a seeded order, and the shorter one sets the length.
+        seed: seed of the order.
+
+    Raises:
+        DataError: if they have no split in common, or no equal value.
+    """
+    names = [name for name in a.splits if name in b.splits]
+    if not names:
+        raise DataError(f"{a.spec} and {b.spec} have no split in common: {list(a.splits)} and {list(b.splits)}.")
+    splits = {name: _pair_split(a.splits[name], b.splits[name], on, seed) for name in names}
+    how = f"by equal `{on}`" if on else "in a seeded order"
+    return Source(f"{a.spec}+{b.spec}", splits, f"rows paired within each split {how}, seed {seed}")
+
+
+def _pair_split(a, b, on, seed):
+    random = np.random.default_rng(seed)
+    if on is None:
+        size = min(len(a), len(b))
+        left, right = random.permutation(len(a))[:size], random.permutation(len(b))[:size]
+    else:
+        rows = collections.defaultdict(list)
+        for i in random.permutation(len(b)):
+            rows[str(b.cells(on)[i])].append(i)
+        left = [i for i, value in enumerate(a.cells(on)) if str(value) in rows]
+        if not left:
+            raise DataError(f"No row of the two splits `{a.name}` has an equal `{on}`.")
+        turns = collections.Counter()
+        right = []
+        for i in left:
+            value = str(a.cells(on)[i])
+            right.append(rows[value][turns[value] % len(rows[value])])
+            turns[value] += 1
+    first, second = a.take(left), b.take(right)
+    columns, kinds = {}, {}
+    for split, number in ((first, ""), (second, "2")):
+        for column, kind in split.kinds.items():
+            name = column if column not in columns else column + number
+            if name in columns or (name != column and kind in ("label", "tags", "other")):
+                continue
+            columns[name] = _whole(split, column, kind)
+            kinds[name] = kind
+    return Split(a.name, columns, kinds, len(left), lambda i: f"{first.where(i)} with {second.where(i)}")
+
+
+def _whole(split, column, kind):
+    """A column whose paths no longer depend on the folder: that of the other source may be another."""
+    if kind not in ENCODED or split.folder is None:
+        return lambda: split.cells(column)
+    return lambda: [
+        str(split.folder / cell) if isinstance(cell, str) and cell.strip() else cell for cell in split.cells(column)
+    ]
+
+
+def halves(source, column="image"):
+    """The left and the right half of every picture as two modalities, `left` and `right`, both images.
+
+    Correlational networks are trained on the halves of MNIST's digits (Chandar 2016).
+    """
+
+    def cut(split, which):
+        return lambda: [_half(plain_cell("image", cell, split.folder), which) for cell in split.cells(column)]
+
+    kinds = {"left": "image", "right": "image"}
+    splits = {
+        name: split.replace({"left": cut(split, 0), "right": cut(split, 1)}, kinds)
+        for name, split in source.splits.items()
+    }
+    return Source(f"halves:{source.spec}", splits, source.rule)
+
+
+def _half(cell, which):
+    from PIL import Image
+
+    if not cell:
+        return b""
+    with Image.open(cell if isinstance(cell, str) else io.BytesIO(cell)) as image:
+        middle = image.width // 2
+        box = (0, 0, middle, image.height) if which == 0 else (middle, 0, image.width, image.height)
+        buffer = io.BytesIO()
+        image.crop(box).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

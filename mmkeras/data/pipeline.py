@@ -1,0 +1,197 @@
+"""From a split to batches: raw cells, the preprocess model, augmentation, in a seeded order.
+
+The order of the rows and every random change are a pure function of (seed, epoch, row or step), so that a run that
+was interrupted continues with the very batches it would have seen.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mmkeras.data.source import ENCODED, DataError
+from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs them registered
+    decode_image,
+    encode_label,
+    raw_presence,
+    standardize_vector,
+    tokenize_text,
+)
+
+CACHE_BYTES = 2**29  # a split whose preprocessed arrays are smaller is kept in memory
+
+
+@dataclasses.dataclass
+class Preprocessor:
+    """Raw rows to what a model is trained on.
+
+    Args:
+        inputs: model from raw values `{name: bytes, text or vector}` to the inputs of the model to train.
+        targets: model from raw answers to its targets `y`, or None where it learns from its inputs alone.
+        augment: function of (inputs, seed) for training, see `Augment`; or None.
+    """
+
+    inputs: keras.Model
+    targets: keras.Model | None = None
+    augment: Callable | None = None
+
+    @property
+    def input_names(self):
+        """Names of the raw values that the inputs are made from."""
+        return [tensor.name for tensor in self.inputs.inputs]
+
+    @property
+    def target_names(self):
+        """Names of the raw answers."""
+        return [tensor.name for tensor in self.targets.inputs] if self.targets else []
+
+    def reader(self, name):
+        """The layer that reads a raw value: a TokenizeText, a DecodeImage …"""
+        models = [model for model in (self.inputs, self.targets) if model]
+        return next(layer for model in models for layer in model.layers if layer.name == f"read_{name}")
+
+    def __call__(self, raw):
+        """Raw values `{name: (batch, ...)}` to `(inputs, targets)`; to inputs alone where there are no targets.
+
+        Answers may be left out, as when predicting: then `targets` is None.
+        """
+        x = self.inputs({name: raw[name] for name in self.input_names})
+        if not self.target_names:
+            return (x,)
+        has_targets = all(name in raw for name in self.target_names)
+        return x, self.targets({name: raw[name] for name in self.target_names}) if has_targets else None
+
+
+def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False):
+    """Batches `(inputs, targets)` of a split, ready for `fit` and `evaluate`; `(inputs,)` where there are no targets.
+
+    Args:
+        split: a Split.
+        preprocessor: a fitted Preprocessor.
+        batch_size: rows a batch.
+        training: whether the rows are shuffled and augmented; by default for the split `train` alone.
+        seed: of the order and the augmentation.
+        epoch: the epoch whose order is wanted; None for a dataset that is shuffled anew at every pass.
+        drop_remainder: whether an uneven last batch is left out.
+
+    Returns:
+        A `tf.data.Dataset`.
+
+    Raises:
+        DataError: if a row cannot be decoded.
+    """
+    training = split.name == "train" if training is None else training
+    arrays = _cached(split, preprocessor, batch_size)
+    if training and epoch is not None:
+        order = np.random.default_rng([seed, epoch]).permutation(len(split))
+        rows = tf.data.Dataset.from_tensor_slices(order)
+        draw = (seed * 10_007 + epoch) % 2**31
+        draws = tf.data.Dataset.counter().map(lambda step: tf.stack([draw, tf.cast(step, tf.int32)]))
+    else:
+        rows = tf.data.Dataset.range(len(split))
+        draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+        draws = draws.map(lambda n: tf.cast(n % 2**31, tf.int32)).batch(2)
+        if training:
+            rows = rows.shuffle(len(split), seed=seed, reshuffle_each_iteration=True)
+    rows = rows.batch(batch_size, drop_remainder=drop_remainder)
+    fetch = _raw_fetcher(split, preprocessor, training) if arrays is None else None
+
+    def load(indices, draw):
+        if arrays is None:
+            data = preprocessor(fetch(indices, draw))
+        else:
+            data = tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
+        if training and preprocessor.augment:
+            return preprocessor.augment(data[0], draw), *data[1:]
+        return data
+
+    dataset = tf.data.Dataset.zip(rows, draws).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.prefetch(2)
+
+
+def raw_batches(split, names, batch_size=64, training=False, seed=0):
+    """Raw rows `{name: (batch, ...)}` of a split in its order, as a serving client would send them."""
+    fetch = _fetcher(split, names, training)
+    rows = tf.data.Dataset.range(len(split)).batch(batch_size)
+    return rows.map(lambda indices: fetch(indices, (seed, 0)), num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def _cached(split, preprocessor, batch_size):
+    """The preprocessed arrays of a split, if they are small enough to keep and the same in every epoch."""
+    if id(preprocessor) in split.arrays:
+        return split.arrays[id(preprocessor)][1]
+    names = preprocessor.input_names + preprocessor.target_names
+    texts = [split.cells(name) for name in names if split.kinds[name] == "text"]
+    several = any(isinstance(cell, list) for cells in texts for cell in cells)
+    outputs = [*preprocessor.inputs.outputs, *(preprocessor.targets.outputs if preprocessor.targets else ())]
+    size = 4 * len(split) * sum(np.prod([n or 1 for n in output.shape[1:]], dtype="int64") for output in outputs)
+    if several or size > CACHE_BYTES:
+        return None
+    fetch = _raw_fetcher(split, preprocessor, training=False)
+    rows = tf.data.Dataset.range(len(split)).batch(batch_size)
+    dataset = rows.map(lambda i: preprocessor(fetch(i, (0, 0))), num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        parts = list(dataset.as_numpy_iterator())
+    except tf.errors.InvalidArgumentError as error:
+        raise broken_row(split, preprocessor) or error from None
+    arrays = tf.nest.map_structure(lambda *p: tf.constant(np.concatenate(p)), *parts)
+    split.arrays[id(preprocessor)] = preprocessor, arrays  # both, or another may get its id
+    return arrays
+
+
+def broken_row(split, preprocessor):
+    """The DataError of the first picture that cannot be decoded, or None."""
+    from mmkeras.data.check import picture_fault
+
+    for name in preprocessor.input_names:
+        if split.kinds[name] == "image":
+            for i, cell in enumerate(split.cells(name)):
+                fault = picture_fault(cell) if isinstance(cell, str) and cell else None
+                if fault:
+                    return DataError(f"{split.where(i)}: {fault}. Correct the file, or leave it out with --skip-bad.")
+    return None
+
+
+def _raw_fetcher(split, preprocessor, training):
+    return _fetcher(split, [*preprocessor.input_names, *preprocessor.target_names], training)
+
+
+def _fetcher(split, names, training):
+    """A function from row numbers `(batch,)` and a draw to raw values `{name: (batch, ...)}`."""
+    columns = {name: _column(split.kinds[name], split.cells(name), training) for name in dict.fromkeys(names)}
+    return lambda rows, draw: {name: column(rows, draw) for name, column in columns.items()}
+
+
+def _column(kind, cells, training):
+    if kind in ENCODED:
+        contents = tf.constant(np.array(cells, dtype=object), tf.string)
+        if all(isinstance(cell, bytes) or not cell for cell in cells):
+            return lambda rows, draw: tf.gather(contents, rows)
+        return lambda rows, draw: tf.map_fn(_read, tf.gather(contents, rows), parallel_iterations=16)
+    if kind == "vector":
+        size = max(len(cell) for cell in cells)
+        table = tf.constant([list(cell) or [float("nan")] * size for cell in cells], tf.float32)
+        return lambda rows, draw: tf.gather(table, rows)
+    if kind == "tags":
+        cells = ["\t".join(cell) for cell in cells]
+    if any(isinstance(cell, list) for cell in cells):
+        texts = tf.ragged.constant([cell if isinstance(cell, list) else [cell] for cell in cells], dtype=tf.string)
+        return lambda rows, draw: _choose(texts, rows, draw, training)
+    texts = tf.constant([str(cell) for cell in cells])
+    return lambda rows, draw: tf.gather(texts, rows)
+
+
+def _read(path):
+    return tf.cond(tf.equal(path, ""), lambda: tf.constant(b""), lambda: tf.io.read_file(path))
+
+
+def _choose(texts, rows, draw, training):
+    """One of each row's texts: at random in training, the first otherwise."""
+    counts = tf.gather(texts.row_lengths(), rows)
+    chosen = tf.zeros_like(counts)
+    if training:
+        draws = tf.random.stateless_uniform(tf.shape(rows), tf.cast(draw, tf.int32))
+        chosen = tf.minimum(tf.cast(draws * tf.cast(counts, tf.float32), counts.dtype), counts - 1)
+    return tf.gather(texts.flat_values, tf.gather(texts.row_starts(), rows) + chosen)

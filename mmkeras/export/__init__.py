@@ -1,0 +1,18 @@
+"""Export: named serving functions on raw bytes and strings, written as a SavedModel."""
+
+from mmkeras.export.index import SearchIndex, search_signature
+from mmkeras.export.saved_model import export, in_own_process
+from mmkeras.export.signatures import Signature, encode_png, encode_signature, raw_specs, readable, submodel
+
+__all__ = [
+    "SearchIndex",
+    "Signature",
+    "encode_png",
+    "encode_signature",
+    "export",
+    "in_own_process",
+    "raw_specs",
+    "readable",
+    "search_signature",
+    "submodel",
+]

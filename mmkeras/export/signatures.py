@@ -1,0 +1,81 @@
+"""Serving functions: raw values in, answers with meaningful names out."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """A serving function.
+
+    Args:
+        function: from `{name: tensor}` to `{name: tensor}`, batches both.
+        inputs: `{name: tf.TensorSpec}`.
+    """
+
+    function: Callable
+    inputs: dict
+
+    @functools.cached_property
+    def compiled(self):
+        """The function as a graph."""
+        return tf.function(self.function, input_signature=[self.inputs])
+
+    def __call__(self, raw):
+        """Raw values `{name: list or array}` to NumPy arrays, in this process."""
+        tensors = {name: tf.convert_to_tensor(raw[name], spec.dtype) for name, spec in self.inputs.items()}
+        return {name: value.numpy() for name, value in self.compiled(tensors).items()}
+
+
+def raw_specs(preprocessor, names=None):
+    """What a preprocessor takes, `{name: tf.TensorSpec}`, with an open batch."""
+    return {
+        tensor.name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
+        for tensor in preprocessor.inputs.inputs
+        if names is None or tensor.name in names
+    }
+
+
+def submodel(model, inputs, outputs):
+    """The part of a Functional model between some of its inputs and some of its outputs, both given by name."""
+    return keras.Model({n: model.input[n] for n in inputs}, {n: model.output[n] for n in outputs})
+
+
+def encode_signature(preprocessor, model, name):
+    """The signature `encode_<name>`: one raw modality to `embedding (batch, dim)`, without running the others."""
+    read = submodel(preprocessor.inputs, [name], [name])
+    tower = submodel(model, [name], [f"{name}_embedding"])
+
+    def encode(raw):
+        return {"embedding": tower(read(raw), training=False)[f"{name}_embedding"]}
+
+    return Signature(encode, raw_specs(preprocessor, [name]))
+
+
+def encode_png(pixels):
+    """Pixels `(batch, height, width, channels)` in 0..1 to PNG bytes `(batch,)`."""
+    levels = tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 1.0) * 255), tf.uint8)
+    return tf.map_fn(tf.io.encode_png, levels, fn_output_signature=tf.TensorSpec((), tf.string))
+
+
+def readable(modalities, outputs, readers):
+    """Decoded modalities as a client wants them: pictures as `<name>_bytes` (PNG), texts as strings, numbers as they are.
+
+    Args:
+        modalities: `{name: kind}`.
+        outputs: `{name: pixels, logits of tokens, or numbers}`.
+        readers: `{name: layer that read it}`; a text's is its TokenizeText.
+    """
+    answer = {}
+    for name, kind in modalities.items():
+        if kind == "image":
+            answer[f"{name}_bytes"] = encode_png(outputs[name])
+        elif kind == "text":
+            answer[name] = readers[name].texts(tf.argmax(outputs[name], axis=-1))
+        else:
+            answer[name] = outputs[name]
+    return answer

@@ -1,0 +1,36 @@
+"""Files written beside their place and renamed, so that nobody ever reads half of one."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+
+
+@contextlib.contextmanager
+def replaced(path):
+    """A path to write to, which becomes `path` at the end of the block; what was written is removed if it fails.
+
+    Example:
+
+    >>> with replaced("numbers.txt") as beside:
+    ...     _ = beside.write_text("1 2 3")
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix stays: Keras and Matplotlib look at it
+    try:
+        yield beside
+        if path.is_dir():
+            shutil.rmtree(path)
+        beside.replace(path)
+    finally:
+        if beside.is_dir():
+            shutil.rmtree(beside)
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Writes a value as indented JSON."""
+    with replaced(path) as beside:
+        beside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n", encoding="utf-8")

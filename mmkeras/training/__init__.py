@@ -1,0 +1,41 @@
+"""Training: the model base, objectives over several outputs, the loop, and steps that are special."""
+
+from mmkeras.training.multi_input import MultiInput
+from mmkeras.training.objective import (
+    Contrastive,
+    Correlation,
+    Objective,
+    ObjectiveModel,
+    Reconstruction,
+    Supervised,
+)
+
+__all__ = [
+    "Adversarial",
+    "Contrastive",
+    "Correlation",
+    "MultiInput",
+    "Objective",
+    "ObjectiveModel",
+    "Reconstruction",
+    "Supervised",
+    "fit",
+    "make_optimizer",
+    "set_seed",
+]
+
+_LATE = {
+    "Adversarial": "steps",
+    "fit": "loop",
+    "make_optimizer": "optimizer",
+    "set_seed": "loop",
+}
+
+
+def __getattr__(name):
+    """What needs TensorFlow, imported when used: the model base and the objectives run on every backend."""
+    if name in _LATE:
+        import importlib
+
+        return getattr(importlib.import_module(f"mmkeras.training.{_LATE[name]}"), name)
+    raise AttributeError(f"module 'mmkeras.training' has no attribute {name!r}. It has: {', '.join(__all__)}.")

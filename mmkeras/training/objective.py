@@ -1,0 +1,206 @@
+"""Objectives: a loss as the sum of terms over a model's inputs, targets and several outputs."""
+
+import keras
+from keras import ops
+
+from mmkeras import losses
+from mmkeras.training.multi_input import MultiInput
+
+_RECONSTRUCTION = {
+    "pixel_mse": losses.pixel_mse,
+    "pixel_bce": losses.pixel_bce,
+    "tokens": losses.token_cross_entropy,
+    "vector_mse": losses.vector_mse,
+}
+
+
+class Term:
+    """One term of an objective: called with inputs, targets, outputs and `present`, it gives a number.
+
+    Args:
+        name: under which its value is logged.
+        weight: factor in the sum.
+
+    The constructor's arguments are its configuration.
+    """
+
+    def __init__(self, name, weight=1.0):
+        self.name = name
+        self.weight = weight
+
+    def get_config(self):
+        return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Reconstruction(Term):
+    """An output compared with the input it reconstructs, in the rows where that input is present.
+
+    Args:
+        name, weight: see Term.
+        target: the input that is reconstructed.
+        output: the output that reconstructs it.
+        loss: `"pixel_mse"`, `"pixel_bce"`, `"tokens"` or `"vector_mse"`.
+        given: inputs that must be present besides.
+    """
+
+    def __init__(self, name, target, output, loss, given=(), weight=1.0):
+        super().__init__(name, weight)
+        self.target = target
+        self.output = output
+        self.loss = loss
+        self.given = list(given)
+
+    def __call__(self, inputs, targets, outputs, present):
+        rows = ops.ones_like(present[self.target])
+        for name in (self.target, *self.given):
+            rows = rows * present[name]
+        loss = _RECONSTRUCTION[self.loss](inputs[self.target], outputs[self.output])
+        return ops.sum(loss * rows) / ops.maximum(ops.sum(rows), 1.0)
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Contrastive(Term):
+    """The embeddings of two modalities of a row brought together, those of different rows held apart.
+
+    Rows that share a text (equal token ids) or a label count as belonging together. Rows that lack one of the two
+    modalities do not take part.
+
+    Args:
+        name, weight: see Term.
+        pair: names of the two modalities; their embeddings are the outputs `<name>_embedding`.
+        loss: a name of `mmkeras.losses.CONTRASTIVE_LOSSES`.
+        texts: inputs of token ids by which rows may be equal.
+        label: target by which rows may be equal, or None.
+        options: further arguments of the loss, such as the margin.
+    """
+
+    def __init__(self, name, pair, loss="clip", texts=(), label=None, options=None, weight=1.0):
+        super().__init__(name, weight)
+        self.pair = list(pair)
+        self.loss = loss
+        self.texts = list(texts)
+        self.label = label
+        self.options = dict(options or {})
+
+    def __call__(self, inputs, targets, outputs, present):
+        a, b = (outputs[f"{name}_embedding"] for name in self.pair)
+        valid = present[self.pair[0]] * present[self.pair[1]] > 0
+        positive = self._positive(inputs, targets, present, ops.shape(a)[0])
+        scale = outputs["similarity_scale"][0] if "similarity_scale" in outputs else ops.convert_to_tensor([10.0, 0.0])
+        similarity = ops.matmul(a, ops.transpose(b))
+        loss = losses.CONTRASTIVE_LOSSES[self.loss]
+        return loss(similarity, positive, valid, scale[0], scale[1], **self.options)
+
+    def _positive(self, inputs, targets, present, batch):
+        """Which rows belong together: bool `(batch, batch)`."""
+        positive = ops.eye(batch, dtype="bool")
+        for name in self.texts:
+            ids, here = inputs[name], present[name] > 0
+            equal = ops.all(ops.equal(ids[:, None], ids[None]), axis=-1)
+            positive = positive | (equal & here[:, None] & here[None])
+        if self.label and isinstance(targets, dict) and self.label in targets:
+            label = targets[self.label]
+            positive = positive | ops.equal(label[:, None], label[None])
+        return positive
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Correlation(Term):
+    """Minus the correlation of two modalities' embeddings over the batch (correlational networks, Chandar 2016).
+
+    Args:
+        name, weight: see Term.
+        pair: names of the two modalities; their embeddings are the outputs `<name>_embedding`.
+    """
+
+    def __init__(self, name, pair, weight=1.0):
+        super().__init__(name, weight)
+        self.pair = list(pair)
+
+    def __call__(self, inputs, targets, outputs, present):
+        a, b = (outputs[f"{name}_embedding"] for name in self.pair)
+        return -losses.correlation(a, b, present[self.pair[0]] * present[self.pair[1]])
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Supervised(Term):
+    """Cross-entropy of logits `(batch, classes)` with class numbers `(batch,)`.
+
+    Args:
+        name, weight: see Term.
+        output: the logits.
+        target: the class numbers.
+    """
+
+    def __init__(self, name, output, target, weight=1.0):
+        super().__init__(name, weight)
+        self.output = output
+        self.target = target
+
+    def __call__(self, inputs, targets, outputs, present):
+        loss = keras.losses.sparse_categorical_crossentropy(targets[self.target], outputs[self.output], from_logits=True)
+        return ops.mean(loss)
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Objective:
+    """A sum of terms.
+
+    Args:
+        terms: list of Terms.
+        modalities: names of the model's modalities, in the order of `presence`.
+    """
+
+    def __init__(self, terms, modalities):
+        self.terms = list(terms)
+        self.modalities = list(modalities)
+
+    def __call__(self, inputs, targets, outputs):
+        """The loss, and `{name: value}` of the terms."""
+        columns = ops.cast(inputs["presence"], "float32")
+        present = {name: columns[:, i] for i, name in enumerate(self.modalities)}
+        parts = {term.name: term(inputs, targets, outputs, present) for term in self.terms}
+        return sum(term.weight * parts[term.name] for term in self.terms), parts
+
+    def get_config(self):
+        terms = [keras.saving.serialize_keras_object(term) for term in self.terms]
+        return {"terms": terms, "modalities": self.modalities}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls([keras.saving.deserialize_keras_object(term) for term in config["terms"]], config["modalities"])
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class ObjectiveModel(MultiInput):
+    """A MultiInput that is trained by an Objective: `fit` needs no targets unless a term asks for them.
+
+    Args:
+        inputs, outputs: dicts of Keras tensors.
+        name: of the model.
+        objective: an Objective, or its configuration.
+    """
+
+    def __init__(self, inputs, outputs, name=None, *, objective=None, **kwargs):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        if isinstance(objective, dict):
+            objective = keras.saving.deserialize_keras_object(objective)
+        self.objective = objective
+        self.parts = [keras.metrics.Mean(name=term.name) for term in objective.terms] if len(objective.terms) > 1 else []
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss, parts = self.objective(self.matched(x), y, y_pred)
+        for part in self.parts:
+            part.update_state(parts[part.name])
+        return loss + sum(self.losses)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return self.get_metrics_result()
+
+    def get_config(self):
+        return {**super().get_config(), "objective": keras.saving.serialize_keras_object(self.objective)}

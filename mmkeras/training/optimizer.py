@@ -1,0 +1,45 @@
+"""Optimisers by name."""
+
+import keras
+
+
+def make_optimizer(
+    name, learning_rate, weight_decay=0.0, clip_norm=0.0, schedule="constant", warmup=0.0, steps=None, beta_1=0.9
+):
+    """A Keras optimiser.
+
+    Args:
+        name: `"adamw"`, `"adam"`, `"sgd"` (with momentum 0.9), `"rmsprop"` or `"lion"`.
+        learning_rate: the rate, or its peak where there is a schedule.
+        weight_decay: of adamw and lion.
+        clip_norm: largest global norm of the gradient; 0 for no limit.
+        schedule: `"cosine"` (to a hundredth) or `"constant"`; without `steps` it is constant.
+        warmup: share of the steps in which the rate rises to its peak.
+        steps: number of training steps.
+        beta_1: decay of adam's, adamw's and lion's first moment (GANs want 0.5, Radford 2016).
+    """
+    rate = learning_rate
+    if steps and schedule == "cosine":
+        warmup_steps = min(int(warmup * steps), steps - 1)
+        rate = keras.optimizers.schedules.CosineDecay(
+            learning_rate / 100 if warmup_steps else learning_rate,
+            max(steps - warmup_steps, 1),
+            alpha=0.01,
+            warmup_target=learning_rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    options = {"learning_rate": rate, "global_clipnorm": clip_norm or None}
+    if name in ("adamw", "lion"):
+        options["weight_decay"] = weight_decay
+    if name in ("adam", "adamw", "lion"):
+        options["beta_1"] = beta_1
+    if name == "sgd":
+        options["momentum"] = 0.9
+    classes = {
+        "adamw": keras.optimizers.AdamW,
+        "adam": keras.optimizers.Adam,
+        "sgd": keras.optimizers.SGD,
+        "rmsprop": keras.optimizers.RMSprop,
+        "lion": keras.optimizers.Lion,
+    }
+    return classes[name](**options)

@@ -1,0 +1,184 @@
+"""Training steps where the optimisation itself is special: two networks against each other."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from mmkeras import losses
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Adversarial(keras.Model):
+    """A conditional generator and its discriminator, trained in turn (Goodfellow 2014, Reed 2016).
+
+    Called with conditions it draws pictures with the moving average of the generator.
+
+    Args:
+        generator: model from `{condition: ..., "noise": (batch, noise_dim)}` to `{"image": pixels, "kl": (batch,)}`.
+        discriminator: model from `{"image": pixels, condition: ...}` to `{"logits": (batch,), "features": (batch, n)}`.
+        condition: name of the condition, an input of token ids.
+        loss: a name of `mmkeras.losses.ADVERSARIAL_LOSSES`.
+        mismatch_weight: share of real pictures with another row's text among what counts as fake (Reed 2016).
+        feature_weight: weight of feature matching (Salimans 2016).
+        kl_weight: weight of the conditioning augmentation's KL term (StackGAN, Zhang 2017).
+        penalty_weight: weight of the gradient penalty (WGAN-GP, Gulrajani 2017).
+        discriminator_steps: updates of the discriminator for each of the generator.
+        augment: whether the discriminator sees its pictures, real and drawn, shifted and recoloured at random
+            (DiffAugment, Zhao 2020), which small data need.
+        average: momentum of the moving average of the generator.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self, generator, discriminator, condition="text", loss="non_saturating", mismatch_weight=0.5, feature_weight=0.0,
+        kl_weight=0.01, penalty_weight=0.0, discriminator_steps=1, augment=True, average=0.999, seed=0, **kwargs,
+    ):  # fmt: skip
+        super().__init__(**kwargs)
+        self.generator = generator
+        self.discriminator = discriminator
+        self.averaged = keras.models.clone_model(generator)
+        self.averaged.set_weights(generator.get_weights())
+        self.averaged.trainable = False
+        self.settings = {
+            "condition": condition, "loss": loss, "mismatch_weight": mismatch_weight, "feature_weight": feature_weight,
+            "kl_weight": kl_weight, "penalty_weight": penalty_weight, "discriminator_steps": discriminator_steps,
+            "augment": augment, "average": average, "seed": seed,
+        }  # fmt: skip
+        self.noise_dim = next(t.shape[-1] for t in generator.inputs if t.name == "noise")
+        self.draws = keras.random.SeedGenerator(seed)
+        self.trackers = [keras.metrics.Mean(name=name) for name in ("generator_loss", "discriminator_loss")]
+        self.built = True
+
+    def compile(self, optimizer, **options):
+        """Both networks get an optimiser of this configuration."""
+        super().compile(optimizer=optimizer, **options)
+        config = self.optimizer.get_config()
+        self.discriminator_optimizer = type(self.optimizer).from_config({**config, "name": "discriminator_optimizer"})
+        self.optimizer.build(self.generator.trainable_variables)
+        self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+
+    def call(self, inputs, training=None):
+        condition = inputs[self.settings["condition"]]
+        noise = inputs["noise"] if "noise" in inputs else self._noise(condition)
+        drawn = self.averaged({self.settings["condition"]: condition, "noise": noise}, training=False)
+        return {"image": drawn["image"]}
+
+    def _noise(self, condition):
+        return keras.random.normal((ops.shape(condition)[0], self.noise_dim), seed=self.draws)
+
+    @property
+    def metrics(self):
+        return self.trackers
+
+    def train_step(self, data):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        condition, real = x[self.settings["condition"]], y["image"]
+        for _ in range(self.settings["discriminator_steps"]):
+            discriminator_loss = self._train_discriminator(real, condition)
+        generator_loss = self._train_generator(real, condition)
+        self._update_average()
+        for tracker, value in zip(self.trackers, (generator_loss, discriminator_loss), strict=True):
+            tracker.update_state(value)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    def test_step(self, data):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        condition = x[self.settings["condition"]]
+        drawn = self(x)["image"]
+        real, fake = self._judge(y["image"], condition), self._judge(drawn, condition)
+        values = (losses.generator_loss(self.settings["loss"], fake["logits"]), self._versus(real, fake))
+        for tracker, value in zip(self.trackers, values, strict=True):
+            tracker.update_state(value)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    def _judge(self, pictures, condition, training=False):
+        if training and self.settings["augment"]:
+            pictures = differentiable_augment(pictures, self.draws)
+        return self.discriminator({"image": pictures, self.settings["condition"]: condition}, training=training)
+
+    def _draw(self, condition):
+        inputs = {self.settings["condition"]: condition, "noise": self._noise(condition)}
+        return self.generator(inputs, training=True)
+
+    def _versus(self, real, fake):
+        return sum(losses.ADVERSARIAL_LOSSES[self.settings["loss"]](real["logits"], fake["logits"]))
+
+    def _train_discriminator(self, real, condition):
+        mismatch = self.settings["mismatch_weight"]
+        wrong = tf.roll(condition, 1, axis=0)
+        differs = tf.cast(tf.reduce_any(wrong != condition, axis=-1), tf.float32)
+        fake = self._draw(condition)["image"]
+        with tf.GradientTape() as tape:
+            for_real = self._judge(real, condition, training=True)
+            for_fake = self._judge(fake, condition, training=True)
+            of_real, of_fake = losses.ADVERSARIAL_LOSSES[self.settings["loss"]](for_real["logits"], for_fake["logits"])
+            if mismatch:
+                for_wrong = self._judge(real, wrong, training=True)
+                # A row whose neighbour has the same text is no mismatch: it keeps the logits of the drawn picture.
+                logits = differs * for_wrong["logits"] + (1 - differs) * for_fake["logits"]
+                of_wrong = losses.ADVERSARIAL_LOSSES[self.settings["loss"]](for_real["logits"], logits)[1]
+                of_fake = (1 - mismatch) * of_fake + mismatch * of_wrong
+            loss = of_real + of_fake
+            if self.settings["penalty_weight"]:
+                loss += self.settings["penalty_weight"] * self._penalty(real, fake, condition)
+        variables = self.discriminator.trainable_variables
+        self.discriminator_optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    def _penalty(self, real, fake, condition):
+        share = keras.random.uniform((ops.shape(real)[0], 1, 1, 1), seed=self.draws)
+        between = share * real + (1 - share) * fake
+        with tf.GradientTape() as tape:
+            tape.watch(between)
+            logits = self._judge(between, condition)["logits"]
+        return losses.gradient_penalty(tape.gradient(logits, between))
+
+    def _train_generator(self, real, condition):
+        with tf.GradientTape() as tape:
+            drawn = self._draw(condition)
+            fake = self._judge(drawn["image"], condition, training=True)
+            loss = losses.generator_loss(self.settings["loss"], fake["logits"])
+            loss += self.settings["kl_weight"] * tf.reduce_mean(drawn["kl"])
+            if self.settings["feature_weight"]:
+                features = tf.stop_gradient(self._judge(real, condition, training=True)["features"])
+                gap = tf.reduce_mean(features, axis=0) - tf.reduce_mean(fake["features"], axis=0)
+                loss += self.settings["feature_weight"] * tf.reduce_mean(tf.square(gap))
+        variables = self.generator.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    def _update_average(self):
+        done = tf.cast(self.optimizer.iterations, tf.float32)
+        # In the first steps the average follows closely, or it would long remember the random start.
+        momentum = tf.minimum(self.settings["average"], (1 + done) / (10 + done))
+        for average, value in zip(self.averaged.weights, self.generator.weights, strict=True):
+            average.assign(momentum * average + (1 - momentum) * value)
+
+    def get_config(self):
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        serialized = {name: keras.saving.serialize_keras_object(network) for name, network in networks.items()}
+        return {**serialized, **self.settings, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        networks = {n: keras.saving.deserialize_keras_object(config.pop(n)) for n in ("generator", "discriminator")}
+        return cls(**networks, **config)
+
+
+def differentiable_augment(pictures, seed):
+    """Pixels `(batch, height, width, channels)` shifted by up to an eighth and recoloured, gradients passing through."""
+    batch, height, width = ops.shape(pictures)[0], pictures.shape[1], pictures.shape[2]
+
+    def draw(low, high):
+        return keras.random.uniform((batch, 1, 1, 1), low, high, seed=seed)
+
+    pictures = pictures + draw(-0.2, 0.2)
+    gray = ops.mean(pictures, axis=-1, keepdims=True)
+    pictures = gray + (pictures - gray) * draw(0.0, 2.0)
+    middle = ops.mean(pictures, axis=(1, 2, 3), keepdims=True)
+    pictures = middle + (pictures - middle) * draw(0.5, 1.5)
+    for axis, side in ((1, height), (2, width)):
+        shift = keras.random.randint((batch, 1), -(side // 8), side // 8 + 1, seed=seed)
+        source = ops.clip(ops.arange(side)[None] + shift, 0, side - 1)  # the edge is repeated
+        pictures = tf.gather(pictures, source, axis=axis, batch_dims=1)
+    return pictures

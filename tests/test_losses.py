@@ -1,0 +1,257 @@
+"""Losses against loops in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mmkeras import losses
+from mmkeras.losses.adversarial import generator_loss
+
+SCALE, BIAS = 7.0, -2.0
+NAMES = ["clip", "siglip", "l2", "triplet-sum", "triplet-hardest", "triplet-semi_hard", "triplet-soft"]
+
+
+def contrastive(name, similarity, positive, valid):
+    """The loss of the package; `triplet-soft` is the triplet loss with soft negatives."""
+    kind, _, negatives = name.partition("-")
+    options = {"negatives": negatives} if negatives else {}
+    return losses.CONTRASTIVE_LOSSES[kind](similarity, positive, valid, SCALE, BIAS, **options)
+
+
+def batch(seed, rows=7):
+    """Similarities, pairs that belong together (rows of one group, and some one way only) and rows that take part."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 4, rows)
+    valid = rng.random(rows) < 0.7
+    valid[:3] = True, True, False
+    positive = (group[:, None] == group) | (rng.random((rows, rows)) < 0.1)
+    return rng.uniform(-1, 1, (rows, rows)).astype("float32"), positive, valid
+
+
+def softplus(x):
+    return np.log1p(np.exp(-abs(x))) + max(x, 0)
+
+
+def clip_by_loop(s, positive, valid):
+    rows = np.flatnonzero(valid)
+    total = 0.0
+    for i in rows:
+        for row, together in ((s[i], positive[i]), (s[:, i], positive[:, i])):
+            log_sum = np.log(sum(np.exp(SCALE * row[j]) for j in rows))
+            own = [j for j in rows if together[j]]
+            total += -sum(SCALE * row[j] - log_sum for j in own) / len(own)
+    return total / (2 * len(rows))
+
+
+def siglip_by_loop(s, positive, valid):
+    rows = np.flatnonzero(valid)
+    pairs = [softplus((-1 if positive[i, j] else 1) * (SCALE * s[i, j] + BIAS)) for i in rows for j in rows]
+    return sum(pairs) / len(rows)
+
+
+def l2_by_loop(s, positive, valid):
+    return np.mean([2 - 2 * s[i, i] for i in np.flatnonzero(valid)])
+
+
+def triplet_by_loop(s, positive, valid, negatives, margin=0.2):
+    rows = np.flatnonzero(valid)
+    total = 0.0
+    for i in rows:
+        for row, together in ((s[i], positive[i]), (s[:, i], positive[:, i])):
+            others = [row[j] for j in rows if not together[j]]
+            if negatives == "semi_hard":
+                others = [x for x in others if x < s[i, i]]
+            if negatives == "sum":
+                total += sum(max(0, margin + x - s[i, i]) for x in others)
+            elif others:
+                hardest = 0.05 * np.log(sum(np.exp(x / 0.05) for x in others)) if negatives == "soft" else max(others)
+                total += max(0, margin + hardest - s[i, i])
+    return total / len(rows)
+
+
+def by_loop(name, similarity, positive, valid):
+    kind, _, negatives = name.partition("-")
+    s = similarity.astype("float64")
+    if kind == "triplet":
+        return triplet_by_loop(s, positive, valid, negatives)
+    return {"clip": clip_by_loop, "siglip": siglip_by_loop, "l2": l2_by_loop}[kind](s, positive, valid)
+
+
+def with_gradient(function, *arrays):
+    """The value of a function and its gradients, as NumPy arrays."""
+    tensors = [tf.constant(a) for a in arrays]
+    with tf.GradientTape() as tape:
+        for tensor in tensors:
+            tape.watch(tensor)
+        value = function(*tensors)
+        total = tf.reduce_sum(value)
+    return np.array(value), [g.numpy() for g in tape.gradient(total, tensors)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", NAMES)
+def test_contrastive_losses_equal_their_loops(name, seed):
+    similarity, positive, valid = batch(seed)
+    assert positive.sum() > len(positive)  # some rows have several positives
+    assert not valid.all()
+    np.testing.assert_allclose(
+        contrastive(name, similarity, positive, valid), by_loop(name, similarity, positive, valid), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_that_do_not_take_part_change_nothing(name):
+    similarity, positive, valid = batch(5)
+    outside = ~(valid[:, None] & valid)
+    value, (gradient,) = with_gradient(lambda s: contrastive(name, s, positive, valid), similarity)
+    changed = np.where(outside, np.random.default_rng(0).normal(0, 1e3, outside.shape), similarity).astype("float32")
+    np.testing.assert_allclose(contrastive(name, changed, positive, valid), value, rtol=1e-6)
+    assert (gradient[outside] == 0).all()
+    assert np.isfinite(gradient).all()
+    assert gradient.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_row_takes_part(name):
+    similarity, positive, valid = batch(6)
+    value, (gradient,) = with_gradient(lambda s: contrastive(name, s, positive, np.zeros_like(valid)), similarity)
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "l2"])
+def test_pairs_that_belong_together_are_never_negatives(name):
+    """The descent raises the similarity of positives or leaves it alone, and lowers that of all others."""
+    similarity, positive, valid = batch(3, rows=9)
+    inside = valid[:, None] & valid
+    apart = positive & inside & ~np.eye(len(valid), dtype=bool)
+    assert apart.any()
+    _, (gradient,) = with_gradient(lambda s: contrastive(name, s, positive, valid), similarity)
+    assert (gradient[inside & ~positive] >= 0).all()
+    assert (gradient[inside & ~positive] > 0).any()
+    if name == "siglip":
+        assert (gradient[apart] < 0).all()
+    elif name == "clip":  # the shared target is a softmax's: above it a positive sinks, but never for being a negative
+        equal = np.where(positive, 0.9, -0.9).astype("float32")
+        _, (gradient,) = with_gradient(lambda s: contrastive(name, s, positive, valid), equal)
+        assert (gradient[apart] < 0).all()
+    else:
+        assert (gradient[apart] == 0).all()
+
+
+def test_semi_hard_without_a_candidate_counts_nothing():
+    similarity = np.array([[-0.5, 0.5], [0.4, -0.6]], "float32")  # every negative is harder than the positive
+    arguments = similarity, np.eye(2, dtype=bool), np.ones(2, bool)
+    assert contrastive("triplet-semi_hard", *arguments) == 0
+    np.testing.assert_allclose(contrastive("triplet-hardest", *arguments), (1.2 + 1.1 + 1.3 + 1.2) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, "some"])
+def test_correlation_equals_numpys(weights):
+    rng = np.random.default_rng(0)
+    a = rng.normal(2, 3, (40, 5)).astype("float32")
+    b = (0.5 * a + rng.normal(size=a.shape)).astype("float32")
+    weights = None if weights is None else (rng.random(40) < 0.6).astype("float32")
+    kept = np.ones(40, bool) if weights is None else weights > 0
+    expected = sum(np.corrcoef(a[kept, d], b[kept, d])[0, 1] for d in range(5))
+    value, gradients = with_gradient(lambda a, b: losses.correlation(a, b, weights), a, b)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    assert all((g[~kept] == 0).all() and g[kept].any() for g in gradients)
+    constant, (gradient,) = with_gradient(lambda a: losses.correlation(a, np.ones_like(b), weights), a)
+    assert constant == pytest.approx(0, abs=1e-4)  # a dimension that does not vary correlates with nothing
+    assert np.isfinite(gradient).all()
+
+
+def test_token_cross_entropy_leaves_padding_out():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 6, 9)).astype("float32")
+    ids = rng.integers(1, 9, (4, 6))
+    for row, length in enumerate((6, 3, 1, 0)):
+        ids[row, length:] = 0
+    expected = []
+    for row, scores in zip(ids, logits.astype("float64"), strict=True):
+        nats = [np.log(np.exp(s).sum()) - s[i] for i, s in zip(row, scores, strict=True) if i]
+        expected.append(np.mean(nats) if nats else 0.0)
+    value, (gradient,) = with_gradient(lambda x: losses.token_cross_entropy(ids, x), logits)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert (gradient[ids == 0] == 0).all()
+
+
+def test_reconstruction_losses_equal_their_loops():
+    rng = np.random.default_rng(0)
+    pixels, guess = rng.random((2, 3, 4, 5, 2)).astype("float32")
+    for i in range(3):
+        gaps = [((pixels[i, y, x] - guess[i, y, x]) ** 2).sum() for y in range(4) for x in range(5)]
+        assert float(losses.pixel_mse(pixels, guess)[i]) == pytest.approx(np.mean(gaps), rel=1e-5)
+        nats = [-p * np.log(q) - (1 - p) * np.log(1 - q) for p, q in zip(pixels[i].flat, guess[i].flat, strict=True)]
+        assert float(losses.pixel_bce(pixels, guess)[i]) == pytest.approx(np.mean(nats), rel=1e-5)
+    a, b = rng.normal(size=(2, 3, 4)).astype("float32")
+    np.testing.assert_allclose(losses.vector_mse(a, b), [np.mean((x - y) ** 2) for x, y in zip(a, b, strict=True)])
+    np.testing.assert_allclose(
+        losses.pair_distance(a, b), [np.linalg.norm(x - y) ** 2 for x, y in zip(a, b, strict=True)], rtol=1e-6
+    )
+
+
+def test_pixel_bce_of_a_certain_mistake_is_finite():
+    black, white = np.zeros((1, 2, 2, 1), "float32"), np.ones((1, 2, 2, 1), "float32")
+    value, (gradient,) = with_gradient(lambda x: losses.pixel_bce(black, x), white)
+    assert 13 < value[0] < 17  # log of 1e-6, in float32
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", losses.ADVERSARIAL_LOSSES)
+def test_adversarial_losses(name):
+    real, fake = np.array([2.0, -0.5, 0.3], "float32"), np.array([-1.5, 0.4, 3.0], "float32")
+    of_real, of_fake, of_generator = {
+        "non_saturating": (
+            lambda r: -np.log(1 / (1 + np.exp(-r))),
+            lambda f: -np.log(1 - 1 / (1 + np.exp(-f))),
+            lambda f: -np.log(1 / (1 + np.exp(-f))),
+        ),
+        "hinge": (lambda r: max(0, 1 - r), lambda f: max(0, 1 + f), lambda f: -f),
+        "least_squares": (lambda r: (r - 1) ** 2, lambda f: f**2, lambda f: (f - 1) ** 2),
+        "wasserstein": (lambda r: -r, lambda f: f, lambda f: -f),
+    }[name]
+    values = [*losses.ADVERSARIAL_LOSSES[name](real, fake), generator_loss(name, fake)]
+    expected = [np.mean([f(x) for x in xs]) for f, xs in ((of_real, real), (of_fake, fake), (of_generator, fake))]
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_gaussian_kl_equals_the_integral():
+    mean, log_variance = np.array([[0.0, 0.0], [1.0, -0.5]]), np.array([[0.0, 0.0], [0.7, -1.0]])
+    x = np.linspace(-20, 20, 200_001)
+    expected = []
+    for means, logs in zip(mean, log_variance, strict=True):
+        total = 0.0
+        for m, v in zip(means, np.exp(logs), strict=True):
+            log_q = -((x - m) ** 2) / (2 * v) - np.log(2 * np.pi * v) / 2
+            log_p = -(x**2) / 2 - np.log(2 * np.pi) / 2
+            total += np.trapezoid(np.exp(log_q) * (log_q - log_p), x)
+        expected.append(total)
+    np.testing.assert_allclose(losses.gaussian_kl(mean, log_variance), expected, atol=1e-6)
+    assert expected[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_gradient_penalty():
+    gradients = np.random.default_rng(0).normal(size=(3, 4, 4, 2)).astype("float32")
+    expected = np.mean([(np.sqrt((g.astype("float64") ** 2).sum()) - 1) ** 2 for g in gradients])
+    assert float(losses.gradient_penalty(gradients)) == pytest.approx(expected, rel=1e-5)
+    _, (gradient,) = with_gradient(losses.gradient_penalty, np.zeros((2, 3), "float32"))
+    assert np.isfinite(gradient).all()  # at zero the root has no slope of its own
+
+
+def test_gradient_penalty_pulls_a_critic_to_slope_one():
+    critic = keras.layers.Dense(1, use_bias=False, kernel_initializer=keras.initializers.Constant(2.0))
+    points = tf.random.stateless_normal((8, 3), (0, 0))
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(points)
+            score = critic(points)
+        penalty = losses.gradient_penalty(inner.gradient(score, points))
+    length = 2 * np.sqrt(3)
+    assert float(penalty) == pytest.approx((length - 1) ** 2, rel=1e-5)
+    # d/dw (|w| - 1)^2 = 2 (|w| - 1) w / |w|
+    np.testing.assert_allclose(
+        outer.gradient(penalty, critic.kernel)[:, 0], 2 * (length - 1) * np.full(3, 2 / length), rtol=1e-5
+    )

@@ -1,0 +1,25 @@
+"""The zoo: multi-input Keras models by name.
+
+>>> import zoo
+>>> model = zoo.build("autoencoder", preset="tiny")
+>>> sorted(model.input)
+['image', 'presence', 'text']
+"""
+
+from zoo._registry import build, describe, names, preprocessor
+
+__all__ = ["build", "describe", "load", "names", "preprocessor", "train"]
+
+
+def train(name, data, **options):
+    """Trains a model and returns its Run, see `zoo._train.train`."""
+    from zoo import _train  # late: it needs TensorFlow, which `zoo --help` does not wait for
+
+    return _train.train(name, data, **options)
+
+
+def load(path):
+    """The Run in a folder, see `zoo._run.Run`."""
+    from zoo import _run
+
+    return _run.load(path)

@@ -1,0 +1,293 @@
+"""The command `zoo`.
+
+Nothing here imports TensorFlow or Keras before a command needs it: `zoo --help` answers at once.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import sys
+import typing
+
+from zoo import _registry
+from zoo._config import did_you_mean, parse, type_name
+
+
+def main(arguments=None):
+    """Runs the command; returns the exit code: 0, or 2 on a mistake in what was given."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        options = _parse(arguments)
+        options.run(options)
+    except KeyboardInterrupt:
+        print("zoo: stopped", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("ZOO_TRACEBACK"):
+            raise
+        print(f"zoo: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(prog="zoo", description="Multi-input Keras models: train, evaluate, search, export.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    name = _name_of_model(arguments)
+    _add_list(commands)
+    _add_train(commands, name)
+    _add_run_commands(commands)
+    _add_data(commands)
+    _add_quickstart(commands)
+    return parser.parse_args(arguments)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses abbreviations and names the nearest option."""
+
+    def __init__(self, **options):
+        super().__init__(**options, allow_abbrev=False)
+
+    def parse_known_args(self, args=None, namespace=None):
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            valid = [option for action in self._actions for option in action.option_strings]
+            given = unknown[0].split("=")[0]
+            raise ValueError(f"Unknown option {given} of `{self.prog}`.{did_you_mean(given, valid)} See {self.prog} --help.")
+        return options, unknown
+
+
+def _name_of_model(arguments):
+    """The model in `zoo train NAME …`, whose hyperparameters are options of the command; or None."""
+    if arguments[:1] != ["train"]:
+        return None
+    return next((a for a in arguments[1:2] if not a.startswith("-")), None)
+
+
+def _add_list(commands):
+    command = commands.add_parser("list", help="names of all models")
+    command.set_defaults(run=lambda options: print("\n".join(_registry.names())))
+    command = commands.add_parser("describe", help="inputs, outputs, presets and hyperparameters of a model")
+    command.add_argument("model")
+    command.set_defaults(run=lambda options: print(_registry.describe(options.model)))
+
+
+def _add_train(commands, name):
+    command = commands.add_parser(
+        "train", help="train a model on files", description="Hyperparameters: zoo train MODEL --help."
+    )
+    command.add_argument("model", help="one of zoo list")
+    command.add_argument("--data", help="scenes, a .jsonl or .csv file, a folder, tfds:NAME, coco:FILE, A+B …")
+    command.add_argument("--out", help="run folder (runs/MODEL)")
+    command.add_argument("--preset", default="base", help="named set of hyperparameters")
+    command.add_argument("--columns", type=_mapping, help="image=photo,text=title or photo=image,kind=label")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--deterministic", action="store_true", help="equal runs to the last bit, slower")
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    command.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
+    command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
+    hyperparameters = command.add_argument_group("hyperparameters")
+    hints = {}
+    if name is not None:
+        config_class = _registry.module(name).Config
+        hints = typing.get_type_hints(config_class)
+        for field, default in _registry.defaults(config_class):
+            choices = field.metadata["choices"]
+            kind = ", ".join(map(str, choices)) if choices else type_name(hints[field.name])
+            says = f"{field.metadata['help']} ({kind}; {_registry.written(default)})".replace("%", "%%")
+            option = "--" + field.name.replace("_", "-")
+            hyperparameters.add_argument(option, dest=f"hp_{field.name}", metavar="VALUE", help=says)
+    command.set_defaults(run=_train, hints=hints)
+
+
+def _mapping(text):
+    """`a=b,c=d` as a dict."""
+    parts = [part.partition("=") for part in text.split(",") if part]
+    if not all(key and equals and value for key, equals, value in parts):
+        raise argparse.ArgumentTypeError(f"expected name=name,name=name, got {text!r}")
+    return {key.strip(): value.strip() for key, _, value in parts}
+
+
+def _train(options):
+    given = {n: getattr(options, f"hp_{n}") for n in options.hints if getattr(options, f"hp_{n}") is not None}
+    hyperparameters = {name: parse(name, text, options.hints[name]) for name, text in given.items()}
+    if not options.resume:
+        _registry.configure(options.model, options.preset, **hyperparameters)  # before TensorFlow is waited for
+    with _quiet_start():
+        from zoo import _train
+    _train.train(
+        options.model, options.data, options.out, options.preset, options.columns, options.skip_bad, options.seed,
+        options.deterministic, options.resume, options.overwrite, 2 if options.quiet else 1, **hyperparameters,
+    )  # fmt: skip
+
+
+def _add_run_commands(commands):
+    command = commands.add_parser("evaluate", help="metrics and figures of a run on a split")
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("--split", default="test")
+    command.add_argument("--data", help="another source, or a file that is taken whole")
+    command.add_argument("--subsets", action="store_true", help="fusion_classifier: from every subset of modalities")
+    command.add_argument("--classifier", metavar="RUN", help="conditional_gan: run of a picture classifier, for FID")
+    command.add_argument("--retriever", metavar="RUN", help="conditional_gan: run of a dual_encoder, for R-precision")
+    command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("predict", help="answers of a run to raw values, as JSON lines")
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("values", nargs="+", metavar="NAME=VALUE", help="image=cat.png text='a red circle'")
+    command.add_argument("--signature", default="serving_default")
+    command.add_argument("--out", help="folder for the pictures of an answer (.)", default=".")
+    command.set_defaults(run=_predict)
+
+    command = commands.add_parser("search", help="nearest items of a gallery to a text or a picture")
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("query")
+    command.add_argument("--index", required=True, help="manifest file, or a source")
+    command.add_argument("--id-column", help="column whose cells name the items (id, or the picture's path)")
+    command.add_argument("--top-k", type=int, default=10)
+    command.add_argument("--out", help="file for the picture grid (RUN/figures/search.png)")
+    command.set_defaults(run=_search)
+
+    command = commands.add_parser("export", help="SavedModel for TensorFlow Serving")
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("--to", default="servables", help="folder of all servables")
+    command.add_argument("--index", help="dual_encoder: gallery for the signature `search`")
+    command.add_argument("--id-column", help="as for search")
+    command.add_argument("--top-k", type=int, default=10)
+    command.set_defaults(run=_export)
+
+
+def _load(path):
+    with _quiet_start():
+        from zoo import _run
+    return _run.load(path)
+
+
+def _evaluate(options):
+    run = _load(options.folder)
+    given = {"subsets": options.subsets or None, "classifier": options.classifier, "retriever": options.retriever}
+    given = {name: value for name, value in given.items() if value is not None}
+    wants = run.module.evaluate.__code__.co_varnames[: run.module.evaluate.__code__.co_argcount]
+    for name in given:
+        if name not in wants:
+            raise ValueError(f"`{run.name}` has no option --{name} in its evaluation.")
+    given.update({name: _load(given[name]) for name in ("classifier", "retriever") if name in given})
+    report = run.evaluate(options.split, options.data, **given)
+    for title, numbers in report.items():
+        said = "  ".join(f"{name} {_number(value)}" for name, value in numbers.items())
+        print(f"{title:32} {said}")
+    print(f"written to {run.path / 'metrics'} and {run.path / 'figures'}")
+
+
+def _number(value):
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _predict(options):
+    run = _load(options.folder)
+    raw = {}
+    for pair in options.values:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"Expected NAME=VALUE, such as text='a red circle'. Received: {pair!r}.")
+        kind = run.config.modalities.get(name)
+        if kind == "image":
+            raw[name] = [pathlib.Path(value)]
+        elif kind == "text":
+            raw[name] = [value]
+        else:
+            raw[name] = [[float(v) for v in value.replace(",", " ").split()]]
+    answer = {}
+    for name, value in run.predict(options.signature, **raw).items():
+        value = value[0]
+        if isinstance(value, bytes):
+            path = pathlib.Path(options.out, f"{name.removesuffix('_bytes')}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(value)
+            value = str(path)
+        answer[name] = value.tolist() if hasattr(value, "tolist") else value
+    print(json.dumps(answer, ensure_ascii=False))
+
+
+def _search(options):
+    run = _load(options.folder)
+    ids, scores, pictures = run.search(options.query, options.index, options.top_k, options.id_column)
+    for name, score in zip(ids, scores, strict=True):
+        print(f"{score:.4f}  {name}")
+    if pictures:
+        from mmkeras import plots
+        from mmkeras.runs import replaced
+
+        path = pathlib.Path(options.out) if options.out else run.path / "figures" / "search.png"
+        figure = plots.grid(pictures, [f"{s:.2f} {n}" for n, s in zip(ids, scores, strict=True)], columns=5)
+        with replaced(path) as beside:
+            figure.savefig(beside, dpi=120)
+        print(f"pictures: {path}")
+
+
+def _export(options):
+    run = _load(options.folder)
+    path = run.export(options.to, options.index, options.id_column, options.top_k)
+    names = [*run.signatures, *(["search"] if options.index else [])]
+    print(f"{path}: signatures {', '.join(names)}")
+
+
+def _add_data(commands):
+    command = commands.add_parser("data", help="look at a data source")
+    command.add_argument("action", choices=["check"], help="check: bad rows, absent modalities, turned pictures")
+    command.add_argument("source")
+    command.add_argument("--columns", type=_mapping)
+    command.add_argument("--modalities", type=_mapping, default={"image": "image", "text": "text"}, help="name=kind,…")
+    command.set_defaults(run=_data)
+
+
+def _data(options):
+    with _quiet_start():
+        from mmkeras import data
+    for line in data.report(data.open(options.source, options.columns, skip_bad=True), options.modalities):
+        print(line)
+
+
+def _add_quickstart(commands):
+    command = commands.add_parser("quickstart", help="generate data, train, evaluate, export and query a model")
+    command.add_argument("--out", default="quickstart", help="folder for everything")
+    command.add_argument("--overwrite", action="store_true", help="replace what an earlier quickstart wrote there")
+    command.set_defaults(run=_quickstart)
+
+
+def _quickstart(options):
+    with _quiet_start():
+        from zoo import _quickstart
+    _quickstart.quickstart(options.out, options.overwrite)
+
+
+@contextlib.contextmanager
+def _quiet_start():
+    """TensorFlow greets on the error output at import, whatever its log level: that output is held back meanwhile.
+
+    If the import fails, it is shown.
+    """
+    import tempfile
+
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        own = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(own, held.read())
+            raise
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""The modalities of a model: the hyperparameters they share, and the parts these configure."""
+
+import dataclasses
+
+from zoo._config import Config, hp
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs(Config):
+    """Which modalities a model has, how they are read, augmented and encoded."""
+
+    modalities: dict[str, str] = hp({"image": "image", "text": "text"}, "name=kind of each input: image, text or vector")
+    image_size: tuple[int, int] = hp((48, 48), "height x width in pixels")
+    image_channels: int = hp(3, "channels of a picture", (1, 3))
+    image_resize: str = hp("stretch", "how pictures of another shape are fitted", ("stretch", "pad", "crop"))
+    image_encoder: str = hp("cnn", "cnn, resnet, flat, or a network of keras.applications such as MobileNetV2")
+    image_width: int = hp(32, "channels of the first stage")
+    image_weights: str | None = hp(None, "imagenet, for a network of keras.applications (downloads)")
+    text_length: int = hp(24, "most tokens of a text; zoo.train takes the longest of the training split if shorter")
+    text_unit: str = hp("words", "what a token is", ("words", "characters"))
+    text_lower: bool = hp(True, "lower the case")
+    text_punctuation: str = hp("separate", "what becomes of punctuation", ("separate", "strip", "keep"))
+    vocabulary_size: int = hp(10_000, "most tokens known; zoo.train takes those of the training split")
+    text_encoder: str = hp("bilstm", "network of the text", ("lstm", "bilstm", "gru", "bag", "cnn"))
+    text_dim: int = hp(128, "size of a word's embedding")
+    text_width: int = hp(128, "size of an encoded token")
+    word_vectors: str | None = hp(None, "file of pretrained word vectors in GloVe's format")
+    vector_dim: dict[str, int] = hp({}, "name=size of each vector; zoo.train takes it from the data")
+    vector_encoder: str = hp("mlp", "network of a vector", ("mlp", "linear"))
+    vector_width: int = hp(64, "size of an encoded vector")
+    dropout: float = hp(0.1, "rate of dropping units of the encoders")
+    modality_dropout: float = hp(0.0, "probability of leaving out each modality of a row in training")
+    augment_flip: bool = hp(False, "mirror half of the pictures")
+    augment_shift: float = hp(0.0, "largest shift, as a share of the side")
+    augment_zoom: float = hp(0.0, "largest change of size, as a logarithm")
+    augment_rotate: float = hp(0.0, "largest turn in degrees")
+    augment_color: float = hp(0.0, "largest change of saturation, contrast and gamma")
+    augment_gray: float = hp(0.0, "share of pictures that lose their colour")
+    augment_erase: float = hp(0.0, "share of pictures that lose a rectangle")
+    augment_tokens: float = hp(0.0, "probability of a token becoming unknown")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.modalities:
+            raise ValueError("Expected at least one modality, such as modalities={'image': 'image'}. Received: none.")
+        for name, kind in self.modalities.items():
+            if kind not in ("image", "text", "vector"):
+                raise ValueError(f"Invalid kind of the modality `{name}`. Expected image, text or vector. Received: {kind!r}.")
+            if name in ("presence", "label", "noise"):
+                raise ValueError(f"A modality cannot be called `{name}`: that name has a meaning of its own.")
+            if kind == "vector" and self.vector_dim.get(name, 1) < 1:
+                raise ValueError(f"Expected a positive size for the vector `{name}`. Received: {self.vector_dim[name]}.")
+
+    @property
+    def names(self):
+        """The modalities' names, sorted: their order everywhere."""
+        return sorted(self.modalities)
+
+    def of_kind(self, *kinds):
+        """The names of the modalities of these kinds."""
+        return [name for name in self.names if self.modalities[name] in kinds]
+
+    def shape(self, name):
+        """Shape of a modality's input, without the batch."""
+        kind = self.modalities[name]
+        if kind == "image":
+            return (*self.image_size, self.image_channels)
+        if kind == "text":
+            return (self.text_length,)
+        if name not in self.vector_dim:
+            raise ValueError(f"The size of the vector `{name}` is not known. Give it: vector_dim={{'{name}': SIZE}}.")
+        return (self.vector_dim[name],)
+
+
+def raw_input(config, name):
+    """A Keras input for the raw values of a modality: encoded bytes, a text, or numbers."""
+    import keras
+
+    if config.modalities[name] == "vector":
+        return keras.Input(config.shape(name), dtype="float32", name=name)
+    return keras.Input((), dtype="string", name=name)
+
+
+def read(config, name, raw):
+    """Raw values of a modality to what the model takes: pixels, token ids, standardised numbers."""
+    from mmkeras import layers
+
+    kind = config.modalities[name]
+    if kind == "image":
+        return layers.DecodeImage(config.image_size, config.image_channels, config.image_resize, name=f"read_{name}")(raw)
+    if kind == "text":
+        options = {"unit": config.text_unit, "lower": config.text_lower, "punctuation": config.text_punctuation}
+        return layers.TokenizeText(config.text_length, name=f"read_{name}", **options)(raw)
+    return layers.StandardizeVector(name=f"read_{name}")(raw)
+
+
+def preprocess(config, names=None):
+    """The model from raw values `{name: bytes, text or numbers}` to inputs and `presence (batch, modalities)`."""
+    import keras
+
+    from mmkeras import layers
+
+    names = names or config.names
+    raw = {name: raw_input(config, name) for name in names}
+    outputs = {name: read(config, name, raw[name]) for name in names}
+    outputs["presence"] = layers.RawPresence(name="presence")([raw[name] for name in names])
+    return keras.Model(raw, outputs, name="preprocess")
+
+
+def label_targets(several=False):
+    """The model from raw labels to class numbers under `label`; with `several` from tags to zeros and ones."""
+    import keras
+
+    from mmkeras import layers
+
+    column = "tags" if several else "label"
+    raw = keras.Input((), dtype="string", name=column)
+    encode = (layers.EncodeTags if several else layers.EncodeLabel)(name=f"read_{column}")
+    return keras.Model({column: raw}, {"label": encode(raw)}, name="targets")
+
+
+def augment(config, names=None):
+    """What changes a batch in training, or None."""
+    from mmkeras.data import Augment
+
+    strengths = {f.name[8:]: getattr(config, f.name) for f in dataclasses.fields(config) if f.name.startswith("augment_")}
+    if not any(strengths.values()):
+        return None
+    strengths["token_dropout"] = strengths.pop("tokens")
+    kinds = {name: kind for name, kind in config.modalities.items() if name in (names or config.names)}
+    return Augment(kinds, **strengths)
+
+
+def inputs(config, names=None):
+    """The Keras inputs of a model: its modalities by name, and `presence`."""
+    import keras
+
+    names = names or config.names
+    dtype = {"text": "int32"}
+    tensors = {n: keras.Input(config.shape(n), name=n, dtype=dtype.get(config.modalities[n], "float32")) for n in names}
+    tensors["presence"] = keras.Input((len(names),), name="presence")
+    return tensors
+
+
+def encode(config, name, tensor):
+    """A modality's input to tokens `(batch, length, width)`, by an encoder called `<name>_encoder`."""
+    from mmkeras import encoders
+
+    kind, own_name = config.modalities[name], f"{name}_encoder"
+    if kind == "image":
+        return encoders.image_encoder(
+            config.shape(name), config.image_encoder, config.image_width, config.dropout, config.image_weights, own_name
+        )(tensor)
+    if kind == "text":
+        return encoders.text_encoder(
+            config.text_length, config.vocabulary_size, config.text_encoder, config.text_dim, config.text_width,
+            config.dropout, own_name,
+        )(tensor)  # fmt: skip
+    return encoders.vector_encoder(
+        config.shape(name)[0], config.vector_encoder, config.vector_width, config.dropout, own_name
+    )(tensor)
+
+
+def decode(config, name, latent, width):
+    """A latent `(batch, size)` to a modality: pixels, logits of the tokens, or numbers, by `<name>_decoder`."""
+    from mmkeras import decoders
+
+    kind, size, own_name = config.modalities[name], latent.shape[-1], f"{name}_decoder"
+    if kind == "image":
+        network = "flat" if config.image_encoder == "flat" else "cnn"
+        return decoders.image_decoder(size, config.shape(name), network, width, own_name)
+    if kind == "text":
+        return decoders.text_decoder(size, config.text_length, config.vocabulary_size, 4 * width, own_name)
+    return decoders.vector_decoder(size, config.shape(name)[0], 4 * width, own_name)

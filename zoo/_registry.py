@@ -1,0 +1,155 @@
+"""The models by name: every file of this folder whose name does not begin with an underscore."""
+
+import dataclasses
+import importlib
+import pathlib
+import textwrap
+import typing
+
+from zoo._config import check_names, did_you_mean, type_name
+
+
+def names():
+    """Names of all models.
+
+    Example:
+
+    >>> "autoencoder" in names()
+    True
+    """
+    return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+
+
+def module(name):
+    """The module of a model.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    if name not in names():
+        raise ValueError(f"Unknown model `{name}`.{did_you_mean(name, names())} The zoo has: {', '.join(names())}.")
+    return importlib.import_module(f"zoo.{name}")
+
+
+def configure(name, preset="base", **hyperparameters):
+    """The Config of a model: a preset, changed by some hyperparameters.
+
+    Raises:
+        ValueError: on an unknown model, preset or hyperparameter, or an invalid value.
+    """
+    model = module(name)
+    if preset not in model.PRESETS:
+        raise ValueError(
+            f"Unknown preset `{preset}` of `{name}`.{did_you_mean(preset, model.PRESETS)} "
+            f"It has: {', '.join(model.PRESETS)}."
+        )
+    check_names(name, hyperparameters, model.Config)
+    return model.Config(**{**model.PRESETS[preset], **hyperparameters})
+
+
+def build(name, preset="base", **hyperparameters):
+    """A compiled model.
+
+    Args:
+        name: one of `zoo.names()`.
+        preset: a named set of hyperparameters: `"base"`, `"tiny"`, or the paper's.
+        **hyperparameters: changes to it, see `zoo.describe(name)`.
+
+    Returns:
+        A compiled `keras.Model` whose inputs are a dict by modality.
+
+    Raises:
+        ValueError: on an unknown model, preset or hyperparameter, or an invalid value.
+
+    Example:
+
+    >>> model = build("fusion_classifier", preset="tiny", fusion="concat")
+    >>> model.output["label"].shape
+    (None, 3)
+    """
+    config = configure(name, preset, **hyperparameters)
+    model = module(name).build(config)
+    compile_model(module(name), model, config)
+    return model
+
+
+def compile_model(model_module, model, config, steps=None):
+    """Compiles a model as its file says; `steps` is the number of training steps, where it is known."""
+    import keras
+
+    from mmkeras.training import make_optimizer
+
+    optimizer = make_optimizer(
+        config.optimizer, config.learning_rate, config.weight_decay, config.clip_norm, config.schedule, config.warmup,
+        steps, getattr(config, "beta_1", 0.9),
+    )  # fmt: skip
+    objective = model_module.objective(config)
+    # On a CPU TensorFlow trains these networks no faster with XLA, after a minute of compiling; JAX needs it.
+    jit = "auto" if keras.backend.backend() != "tensorflow" else False
+    model.compile(optimizer=optimizer, jit_compile=jit, **(objective if isinstance(objective, dict) else {}))
+
+
+def preprocessor(name, preset="base", **hyperparameters):
+    """The Preprocessor of a model, to be fitted with `mmkeras.data.adapt`.
+
+    Args:
+        name, preset, **hyperparameters: as for `zoo.build`.
+
+    Returns:
+        A `mmkeras.data.Preprocessor`.
+
+    Example:
+
+    >>> preprocessor("autoencoder", preset="tiny").input_names
+    ['image', 'text']
+    """
+    config = configure(name, preset, **hyperparameters)
+    return make_preprocessor(module(name), config)
+
+
+def make_preprocessor(model_module, config):
+    """The unfitted Preprocessor of a configuration."""
+    from mmkeras.data import Preprocessor
+
+    return Preprocessor(model_module.preprocess(config), model_module.targets(config), model_module.augment(config))
+
+
+def describe(name):
+    """What a model is, its presets and hyperparameters, as text.
+
+    Example:
+
+    >>> print(describe("autoencoder").splitlines()[0])
+    autoencoder: Autoencoder with one embedding shared by all modalities.
+    """
+    model = module(name)
+    title, _, text = model.__doc__.strip().partition("\n")
+    lines = [f"{name}: {title}", text.rstrip(), "", "Presets"]
+    for preset, changes in model.PRESETS.items():
+        said = ", ".join(f"{key}={value}" for key, value in changes.items()) or "the defaults below"
+        lines += textwrap.wrap(f"{preset}: {said}", 118, initial_indent="  ", subsequent_indent="    ")
+    lines += ["", "Hyperparameters (name, default, what it is)"]
+    hints = typing.get_type_hints(model.Config)
+    for field, default in defaults(model.Config):
+        choices = field.metadata["choices"]
+        kind = ", ".join(map(str, choices)) if choices else type_name(hints[field.name])
+        lines.append(f"  {field.name:22} {written(default):24} {field.metadata['help']} ({kind})")
+    return "\n".join(lines)
+
+
+def defaults(config_class):
+    """(field, default) of every hyperparameter, the model's own first."""
+    own = config_class.__annotations__
+    fields = sorted(dataclasses.fields(config_class), key=lambda f: f.name not in own)
+    for field in fields:
+        missing = field.default is dataclasses.MISSING
+        yield field, field.default_factory() if missing else field.default
+
+
+def written(value):
+    """A value as it is written on the command line."""
+    if isinstance(value, dict):
+        return ",".join(f"{k}={v}" for k, v in value.items()) or "none"
+    if isinstance(value, (tuple, list)):
+        return "x".join(map(str, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,289 @@
+"""A trained model with everything around it: data, preprocessing, evaluation, prediction, search, export."""
+
+import functools
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from mmkeras import data as sources
+from mmkeras import decoders, encoders, fusion, metrics  # noqa: F401  # loading a model needs them registered
+from mmkeras import export as exporting
+from mmkeras.data.manifest import read_split
+from mmkeras.runs import RunFolder, replaced, write_json
+from mmkeras.training import steps  # noqa: F401  # likewise
+from zoo import _registry
+
+
+class Run:
+    """What `zoo.train` returns and `zoo.load` reads.
+
+    Attributes:
+        path: the run folder.
+        name: of the model.
+        config: its hyperparameters, sizes inferred from the data included.
+        model: the trained `keras.Model`.
+        preprocessor: the fitted `mmkeras.data.Preprocessor`.
+        source: the data it was trained on, opened when it is first needed.
+    """
+
+    def __init__(self, path, name, config, preset="base", seed=0, skip_bad=False, deterministic=False):
+        self.path = pathlib.Path(path)
+        self.name = name
+        self.config = config
+        self.preset = preset
+        self.seed = seed
+        self.skip_bad = skip_bad
+        self.deterministic = deterministic
+        self.module = _registry.module(name)
+        self.model = None
+        self.preprocessor = None
+        self.data = None
+        self.columns = {}
+
+    @functools.cached_property
+    def source(self):
+        """The source the run was trained on."""
+        return sources.open(self.data, self.columns, self.skip_bad)
+
+    @property
+    def labels(self):
+        """The labels or tags in the order of their numbers; empty where the model has none."""
+        names = [name for name in self.preprocessor.target_names if name in ("label", "tags")]
+        return self.preprocessor.reader(names[0]).vocabulary if names else ()
+
+    def split(self, name="test", data=None):
+        """A split of the run's own source, or of another; a file given as `data` is taken whole."""
+        if data is not None and pathlib.Path(data).is_file():
+            split = read_split(pathlib.Path(data), pathlib.Path(data).stem, self.skip_bad).rename(self.columns)
+        else:
+            split = (sources.open(data, self.columns) if data is not None else self.source).split(name)
+        return usable(self, split, known_labels=True)
+
+    def batches(self, split, batch_size=None):
+        """Batches of a split as the model takes them, not shuffled."""
+        return sources.batches(split, self.preprocessor, batch_size or self.config.batch_size, training=False)
+
+    def evaluate(self, split="test", data=None, **options):
+        """The model's metrics on a split; they and the figures are written into the run folder.
+
+        Args:
+            split: name of the split.
+            data: another source, or None for the run's own.
+            **options: of the model's `evaluate`, such as `subsets=True` for `fusion_classifier`.
+
+        Returns:
+            `{what: {metric: number}}`.
+        """
+        rows = self.split(split, data)
+        report = self.module.evaluate(self, rows, **options)
+        write_json(self.path / "metrics" / f"{rows.name}.json", report)
+        self.write_figures(rows, suffix=f"-{rows.name}")
+        return report
+
+    def write_figures(self, split, suffix=""):
+        """Draws the model's figures of a split into the run folder."""
+        for name, figure in self.module.figures(self, split).items():
+            with replaced(self.path / "figures" / f"{name}{suffix}.png") as beside:
+                figure.savefig(beside, dpi=120)
+
+    @functools.cached_property
+    def signatures(self):
+        """The serving functions by name, each a `mmkeras.export.Signature`."""
+        return self.module.signatures(self.config, self.model, self.preprocessor)
+
+    def predict(self, signature="serving_default", **raw):
+        """Answers to raw values, as the exported model would give them.
+
+        Args:
+            signature: name of the serving function.
+            **raw: a list a modality: pictures as paths or encoded bytes, texts, lists of numbers. A modality left
+                out is absent.
+
+        Returns:
+            `{output: array}`; strings as Python strings.
+        """
+        if signature not in self.signatures:
+            raise ValueError(f"Unknown signature {signature!r}. The model has: {', '.join(self.signatures)}.")
+        specs = self.signatures[signature].inputs
+        unknown = sorted(set(raw) - set(specs))
+        if unknown or not raw:
+            raise ValueError(f"Expected values for some of {sorted(specs)}. Received: {sorted(raw)}.")
+        num_rows = {name: len(values) for name, values in raw.items()}
+        if len(set(num_rows.values())) > 1:
+            raise ValueError(f"Expected as many values for every modality. Received: {num_rows}.")
+        filled = {name: _raw_values(raw.get(name), spec, next(iter(num_rows.values()))) for name, spec in specs.items()}
+        answer = self.signatures[signature](filled)
+        return {name: _strings(value) if value.dtype == object else value for name, value in answer.items()}
+
+    def embed(self, name, values):
+        """Embeddings `(rows, dim)` of one modality: of a Split's column, or of a list of texts."""
+        signature = self.signatures[f"encode_{name}"]
+        if isinstance(values, list):
+            values = np.array(values, dtype=object)
+            parts = [values[i : i + 256] for i in range(0, len(values), 256)]
+            batches = ({name: tf.convert_to_tensor(part, signature.inputs[name].dtype)} for part in parts)
+        else:
+            batches = sources.raw_batches(values, [name], 256)
+        return np.concatenate([signature.compiled(batch)["embedding"].numpy() for batch in batches])
+
+    def embed_pixels(self, name, pixels):
+        """Embeddings of decoded pictures `(rows, height, width, channels)` in 0..1, resized as need be."""
+        tower = exporting.submodel(self.model, [name], [f"{name}_embedding"])
+        pixels = tf.image.resize(pixels, self.config.image_size, antialias=True).numpy()
+        return tower.predict({name: pixels}, verbose=0)[f"{name}_embedding"]
+
+    def pictures(self, name, split, rows):
+        """Decoded pictures of some rows of a split, a list of arrays."""
+        decode = exporting.submodel(self.preprocessor.inputs, [name], [name])
+        batches = sources.raw_batches(split.take(rows), [name]).map(decode)
+        return [picture for batch in batches for picture in batch[name].numpy()]
+
+    def show(self, values, names=None, decoded=False):
+        """Modalities of a batch as cells of a `mmkeras.plots.table`: pictures as arrays, texts as strings.
+
+        Args:
+            values: `{name: pixels, token ids or numbers}`; with `decoded`, texts are logits.
+            names: the modalities to show.
+            decoded: whether these are a model's outputs.
+        """
+        columns = []
+        for name in names or self.config.names:
+            kind, value = self.config.modalities[name], np.array(values[name])
+            if kind == "image":
+                columns.append(list(value))
+            elif kind == "text":
+                columns.append(self.texts(name, value.argmax(-1) if decoded else value))
+            else:
+                columns.append([" ".join(f"{v:.2f}" for v in row[:8]) for row in value])
+        return [list(cell) for cell in zip(*columns, strict=True)]
+
+    def texts(self, name, ids):
+        """Token ids `(rows, length)` as texts."""
+        return [text.decode() for text in self.preprocessor.reader(name).texts(tf.constant(ids, tf.int32)).numpy()]
+
+    def compare(self, name, true, predicted):
+        """How near a reconstructed modality comes to the true one: pixels or numbers, or token ids `(rows, length)`."""
+        if self.config.modalities[name] != "text":
+            of_mean = np.mean((true - true.mean(axis=0)) ** 2)
+            return {"mse": float(np.mean((true - predicted) ** 2)), "mse_of_mean": float(of_mean)}
+        texts, said = self.texts(name, true), self.texts(name, predicted)
+        return {
+            "token_accuracy": float((true == predicted)[true != 0].mean()),
+            "exact_match": metrics.exact_match(said, [[text] for text in texts]),
+            "bleu4": metrics.bleu(said, [[text] for text in texts]),
+        }
+
+    def search(self, query, index, k=10, id_column=None):
+        """The items of a gallery nearest to a text or a picture.
+
+        Args:
+            query: a text, or a path to a picture where the model has no text.
+            index: a manifest file, or a source (its test split).
+            k: number of items.
+            id_column: column whose cells name the items; `id`, or the picture's path, if None.
+
+        Returns:
+            `(ids, scores, pictures)`, the best first.
+        """
+        ask, gallery, split, ids = self._index(index, id_column)
+        query_value = query if self.config.modalities[ask] == "text" else pathlib.Path(query).read_bytes()
+        scores = self.embed(gallery, split) @ self.embed(ask, [query_value])[0]
+        best = (-scores).argsort(kind="stable")[:k]
+        pictures = self.pictures(gallery, split, best) if self.config.modalities[gallery] == "image" else []
+        return [ids[i] for i in best], scores[best].tolist(), pictures
+
+    def _index(self, index, id_column):
+        """(modality of queries, modality of the gallery, its split, its ids)."""
+        if not hasattr(self.config, "temperature"):
+            raise ValueError(f"Only a dual_encoder searches. {self.path} holds a run of `{self.name}`.")
+        texts, others = self.config.of_kind("text"), [n for n in self.config.names if n not in self.config.of_kind("text")]
+        gallery = others[0] if others else self.config.names[0]
+        ask = texts[0] if texts else self.config.names[-1]
+        split = self.split(data=index) if pathlib.Path(index).is_file() else self.split("test", index)
+        split = split.take([i for i, cell in enumerate(split.cells(gallery)) if len(cell)])
+        column = id_column or ("id" if "id" in split.kinds else gallery)
+        return ask, gallery, split, [_identity(cell, split.folder, i) for i, cell in enumerate(split.cells(column))]
+
+    def export(self, to="servables", index=None, id_column=None, k=10):
+        """Writes a SavedModel `<to>/<model>/<version>` and returns its path.
+
+        Args:
+            to: folder of all servables.
+            index: a gallery for the signature `search` of a dual_encoder, see `search`.
+            id_column: see `search`.
+            k: number of items that `search` gives.
+        """
+        signatures, tracked = dict(self.signatures), [self.model, self.preprocessor.inputs]
+        if self.preprocessor.targets:
+            tracked.append(self.preprocessor.targets)
+        if index is not None:
+            ask, gallery, split, ids = self._index(index, id_column)
+            embedded = exporting.SearchIndex(self.embed(gallery, split), ids)
+            signatures["search"] = exporting.search_signature(embedded, self.signatures[f"encode_{ask}"], k)
+            tracked.append(embedded)
+        return exporting.export(pathlib.Path(to, self.name), signatures, tracked)
+
+
+def load(path, needs_model=True):
+    """The Run in a folder.
+
+    Raises:
+        FileNotFoundError: if there is no run, or its training has not ended.
+    """
+    folder = RunFolder(path)
+    saved = folder.read_config()
+    config = _registry.module(saved["model"]).Config(**saved["hyperparameters"])
+    options = {key: saved[key] for key in ("preset", "seed", "skip_bad", "deterministic")}
+    run = Run(folder.path, saved["model"], config, **options)
+    kind, _, rest = saved["data"].partition(":")
+    run.data = str(folder.path / rest) if kind == "path" else saved["data"]
+    run.columns = saved["columns"]
+    inputs, targets = folder.load_model("preprocess"), folder.load_model("targets")
+    run.preprocessor = sources.Preprocessor(inputs, targets, run.module.augment(config))
+    if needs_model:
+        run.model = folder.load_model("model")
+        if run.model is None:
+            raise FileNotFoundError(f"{folder.path} has no model.keras: its training has not ended. Go on with --resume.")
+        _registry.compile_model(run.module, run.model, config)
+    return run
+
+
+def usable(run, split, known_labels=False):
+    """The rows of a split that the run's model can use, their cells made plain."""
+    pre, config = run.preprocessor, run.config
+    split = split.replace({}, {name: kind for name, kind in config.modalities.items() if name in split.kinds})
+    modalities = {name: config.modalities[name] for name in pre.input_names}
+    known = {n: set(run.labels) for n in pre.target_names if n in ("label", "tags")} if run.labels or known_labels else {}
+    return sources.checked(split, modalities, pre.target_names, run.skip_bad, known=known)
+
+
+def _raw_values(values, spec, num_rows):
+    """Raw values of one input, absent ones filled in."""
+    if spec.dtype == tf.string:
+        return [_contents(value) for value in values] if values is not None else [""] * num_rows
+    if values is None:
+        return np.full((num_rows, *spec.shape[1:]), np.nan if spec.dtype.is_floating else 0)
+    return np.array(values)
+
+
+def _contents(value):
+    if isinstance(value, pathlib.Path):
+        return value.read_bytes()
+    return value
+
+
+def _strings(values):
+    """Byte strings as text where they are text; pictures stay bytes."""
+    try:
+        return np.vectorize(lambda value: value.decode("utf-8"), otypes=[object])(values)
+    except UnicodeDecodeError:
+        return values
+
+
+def _identity(cell, folder, i):
+    if isinstance(cell, bytes):
+        return str(i)
+    text = str(cell)
+    prefix = f"{folder}/" if folder else ""
+    return text.removeprefix(prefix)

@@ -1,0 +1,215 @@
+"""Training a model on a source: from its name to a run folder."""
+
+import os
+import pathlib
+import resource
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import mmkeras
+from mmkeras import data as sources
+from mmkeras import plots, training
+from mmkeras.layers import TokenizeText
+from mmkeras.runs import RunFolder, replaced
+from mmkeras.training.callbacks import AfterEpoch
+from zoo import _registry
+from zoo._run import Run, load, usable
+
+
+def train(
+    name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
+    overwrite=False, verbose=1, **hyperparameters,
+):  # fmt: skip
+    """Trains a model on a source and writes the run folder.
+
+    Args:
+        name: of the model.
+        data: name of the source, see `mmkeras.data.open`.
+        out: the run folder; `runs/<name>` if None.
+        preset: a named set of hyperparameters.
+        columns: which column of the data is which, see `mmkeras.data.open`.
+        skip_bad: whether bad rows are left out instead of being an error.
+        seed: of weights, order and augmentation.
+        deterministic: whether two runs of one seed are to be equal to the last bit (slower).
+        resume: go on with the run in `out` from its last checkpoint; only `epochs` may be changed.
+        overwrite: replace the run in `out`.
+        verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
+        **hyperparameters: of the model.
+
+    Returns:
+        The Run.
+
+    Raises:
+        ValueError: on a mistake in the hyperparameters or the data (`mmkeras.data.DataError`).
+        FileExistsError: if `out` holds something and neither resume nor overwrite is given.
+    """
+    folder = RunFolder(out or pathlib.Path("runs", name))
+    training.set_seed(seed, deterministic)
+    if resume:
+        run = _resumed(folder, name, hyperparameters)
+        train_split, validation = (usable(run, run.source.split(split)) for split in ("train", "validation"))
+    else:
+        if data is None:
+            raise ValueError("Say what to train on with --data: scenes, a .jsonl or .csv file, a folder, tfds:NAME …")
+        config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns))
+        source = sources.open(data, columns, skip_bad)
+        run = Run(folder.path, name, config, preset=preset, seed=seed, skip_bad=skip_bad, deterministic=deterministic)
+        run.source, run.data, run.columns = source, str(data), dict(columns or {})
+        train_split = _fit_preprocessor(run)
+        validation = usable(run, source.split("validation"))
+        folder.create(overwrite)
+        _write_start(run, folder)
+    _fit_model(run, folder, train_split, validation, verbose)
+    return run
+
+
+def _with_columns(hyperparameters, columns):
+    """Modalities declared by `--columns photo=image` are the model's, unless it was told others."""
+    declared = {c: kind for c, kind in (columns or {}).items() if kind in sources.MODALITIES and c not in sources.MODALITIES}
+    if declared and "modalities" not in hyperparameters:
+        return {**hyperparameters, "modalities": declared}
+    return hyperparameters
+
+
+def _resumed(folder, name, hyperparameters):
+    run = load(folder.path, needs_model=False)
+    if run.name != name:
+        raise ValueError(f"{folder.path} holds a run of `{run.name}`, not of `{name}`.")
+    changes = {key: value for key, value in hyperparameters.items() if getattr(run.config, key, None) != value}
+    if set(changes) - {"epochs"}:
+        raise ValueError(f"A run is resumed with its own hyperparameters; only --epochs may change. Received: {changes}.")
+    run.config = run.config.replace(**changes)
+    training.set_seed(run.seed, run.deterministic)
+    _write_start(run, folder)
+    return run
+
+
+def _fit_preprocessor(run):
+    """Infers sizes from the training split, fits the preprocessor, and returns the rows that can be used."""
+    config, split = run.config, run.source.split("train")
+    unfitted = config.replace(vector_dim={**dict.fromkeys(config.of_kind("vector"), 1), **config.vector_dim})
+    run.preprocessor = _registry.make_preprocessor(run.module, unfitted)
+    split = usable(run, split)
+    sizes = {name: max(map(len, split.cells(name))) for name in config.of_kind("vector")}
+    texts = {name: sources.texts_of(split, name) for name in config.of_kind("text")}
+    if any(texts.values()):
+        tokenizer = TokenizeText(1, unit=config.text_unit, lower=config.text_lower, punctuation=config.text_punctuation)
+        longest = max(int(tf.reduce_max(tokenizer.split(tf.constant(column)).row_lengths())) for column in texts.values())
+        config = config.replace(text_length=min(config.text_length, longest + 1))
+    config = config.replace(vector_dim=sizes)
+    run.preprocessor = _registry.make_preprocessor(run.module, config)
+    sources.adapt(run.preprocessor, split, config.vocabulary_size)
+    if texts:
+        vocabulary = run.preprocessor.reader(next(iter(texts))).vocabulary
+        config = config.replace(vocabulary_size=len(vocabulary))
+    if hasattr(config, "num_classes") and run.labels:
+        config = config.replace(num_classes=len(run.labels))
+        if config.num_classes < 2:
+            raise sources.DataError(f"Expected two labels or more in the training split. Found one: {run.labels[0]!r}.")
+    run.config = config
+    return split
+
+
+def _write_start(run, folder):
+    folder.write_config(
+        {
+            "model": run.name,
+            "preset": run.preset,
+            "hyperparameters": run.config.to_dict(),
+            "data": relative(run.data, folder.path),
+            "columns": run.columns,
+            "splits": {name: len(split) for name, split in run.source.splits.items()},
+            "split_rule": run.source.rule,
+            "skip_bad": run.skip_bad,
+            "seed": run.seed,
+            "deterministic": run.deterministic,
+            "versions": {"mmkeras": mmkeras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+        }
+    )
+    folder.save_model("preprocess", run.preprocessor.inputs)
+    if run.preprocessor.targets:
+        folder.save_model("targets", run.preprocessor.targets)
+
+
+def relative(name, folder):
+    """A source's name as it stands in a run: paths as seen from the run's folder, the rest as it is."""
+    if pathlib.Path(name).exists():
+        return "path:" + pathlib.Path(os.path.relpath(name, folder)).as_posix()
+    return str(name)
+
+
+def _fit_model(run, folder, split, validation, verbose):
+    config = run.config
+    run.model = run.module.build(config)
+    batch_size = min(config.batch_size, len(split))
+    steps = len(split) // batch_size
+    _registry.compile_model(run.module, run.model, config, steps * config.epochs)
+    if not run.model.optimizer.built:
+        run.model.optimizer.build(run.model.trainable_variables)
+    if getattr(config, "word_vectors", None):
+        _load_word_vectors(run)
+    start, rows = folder.restore_checkpoint(run.model)
+    weights = _class_weights(run, split)
+
+    def epoch_batches(epoch):
+        dataset = sources.batches(
+            split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True
+        )
+        if weights is not None:
+            dataset = dataset.map(lambda x, y: (x, y, {"label": tf.gather(weights, y["label"])}))
+        return dataset
+
+    summary = tf.summary.create_file_writer(str(folder / "logs"))
+
+    def after_epoch(epoch, logs):
+        rows.append({"epoch": epoch, **logs})
+        folder.save_checkpoint(run.model, epoch, rows)
+        folder.write_history(rows)
+        with summary.as_default():
+            for key, value in logs.items():
+                tf.summary.scalar(key, value, step=epoch)
+        every = getattr(config, "sample_every", 0)
+        if every and epoch % every == 0:
+            run.write_figures(validation, suffix=f"-epoch-{epoch:03d}")
+
+    began = time.monotonic()
+    training.fit(
+        run.model, epoch_batches, config.epochs, start, run.batches(validation), [AfterEpoch(after_epoch)], verbose
+    )
+    summary.close()
+    folder.save_model("model", run.model)
+    if rows:
+        with replaced(folder / "figures" / "history.png") as beside:
+            plots.history(rows).savefig(beside, dpi=100)
+    run.write_figures(validation)
+    if verbose:
+        minutes = (time.monotonic() - began) / 60
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"{run.name}: {config.epochs - start} epochs of {steps} steps in {minutes:.1f} minutes, "
+            f"{run.model.count_params():,} parameters, peak memory {memory:.2f} GiB. The run lies in {folder.path}."
+        )
+
+
+def _class_weights(run, split):
+    """Weights of the labels, inverse to how often they occur, one on average over the rows; or None."""
+    if getattr(run.config, "class_weight", "none") == "none" or run.config.labels == "many":
+        return None
+    counts = np.array([split.cells("label").count(label) for label in run.labels], dtype="float32")
+    return tf.constant(counts.sum() / (len(counts) * counts))
+
+
+def _load_word_vectors(run):
+    """Puts pretrained vectors into the text encoders' embeddings; words that the file lacks keep their random ones."""
+    name = run.config.of_kind("text")[0]
+    vocabulary = run.preprocessor.reader(name).vocabulary
+    vectors, found = sources.read_word_vectors(run.config.word_vectors, vocabulary)
+    if vectors.shape[1] != run.config.text_dim:
+        raise ValueError(f"{run.config.word_vectors} has vectors of {vectors.shape[1]} numbers: take --text-dim {vectors.shape[1]}.")
+    for name in run.config.of_kind("text"):
+        table = run.model.get_layer(f"{name}_encoder").get_layer("text_embedding").table
+        table.assign(np.where(found[:, None], vectors, keras.ops.convert_to_numpy(table)))
+    print(f"{run.config.word_vectors}: vectors for {found.sum()} of {len(vocabulary)} words.")

@@ -1,0 +1,205 @@
+"""Dual encoder: a tower a modality into one space, trained by contrast, searched by cosine similarity.
+
+CLIP (Radford 2021), SigLIP (Zhai 2023) and VSE++ (Faghri 2018) differ in the loss. Rows that share a text, or with
+`label_positives` a label, belong together.
+
+Inputs: the modalities, and `presence`. Outputs: `<name>_embedding (batch, embedding_dim)` of length one,
+`similarity_scale (batch, 2)`, and with `label_weight` `<name>_label`, logits.
+"""
+
+import dataclasses
+import itertools
+
+from zoo import _inputs
+from zoo._config import hp
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(_inputs.Inputs):
+    """Hyperparameters of the dual encoder."""
+
+    embedding_dim: int = hp(256, "size of the shared space")
+    loss: str = hp("clip", "contrastive loss", ("clip", "siglip", "triplet", "l2"))
+    temperature: float = hp(0.07, "initial temperature of clip; siglip begins at a tenth and a bias of -10")
+    margin: float = hp(0.2, "margin of the triplet loss, in cosines")
+    negatives: str = hp("hardest", "negatives of the triplet loss", ("sum", "hardest", "semi_hard", "soft"))
+    label_positives: bool = hp(False, "rows with the same label belong together")
+    label_weight: float = hp(0.0, "weight of predicting the label from each embedding, by one head for all")
+    num_classes: int = hp(0, "number of labels; zoo.train takes it from the training split")
+    pool: str = hp("both", "tokens to one vector", ("mean", "max", "both"))
+    image_encoder: str = hp("resnet", "cnn, resnet, or a network of keras.applications such as MobileNetV2")
+    text_dim: int = hp(256, "size of a word's embedding")
+    text_width: int = hp(384, "size of an encoded token")
+    epochs: int = hp(30, "passes over the training split in zoo.train")
+    augment_shift: float = hp(0.1, "largest shift, as a share of the side")
+    augment_zoom: float = hp(0.2, "largest change of size, as a logarithm")
+    augment_rotate: float = hp(10.0, "largest turn in degrees")
+    augment_color: float = hp(0.25, "largest change of saturation, contrast and gamma")
+    augment_gray: float = hp(0.1, "share of pictures that lose their colour")
+    augment_erase: float = hp(0.25, "share of pictures that lose a rectangle")
+    augment_tokens: float = hp(0.1, "probability of a token becoming unknown")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.modalities) < 2:
+            raise ValueError(f"Expected two modalities or more to bring together. Received: {self.modalities}.")
+
+    @property
+    def uses_label(self):
+        """Whether training needs labels."""
+        return self.label_positives or self.label_weight > 0
+
+
+_NO_AUGMENTATION = {
+    f"augment_{name}": 0.0 for name in ("shift", "zoom", "rotate", "color", "gray", "erase", "tokens")
+}
+PRESETS = {
+    "base": {},
+    "tiny": {
+        "image_size": (16, 16), "image_encoder": "cnn", "image_width": 8, "text_length": 8, "vocabulary_size": 50,
+        "text_dim": 16, "text_width": 16, "vector_width": 8, "embedding_dim": 16, "dropout": 0.0,
+        "learning_rate": 5e-3, "batch_size": 8, "epochs": 10, **_NO_AUGMENTATION,
+    },
+    "siglip": {"loss": "siglip"},
+    "vse++": {"loss": "triplet", "negatives": "hardest"},
+}  # fmt: skip
+
+
+def preprocess(config):
+    return _inputs.preprocess(config)
+
+
+def targets(config):
+    return _inputs.label_targets() if config.uses_label else None
+
+
+def augment(config):
+    return _inputs.augment(config)
+
+
+def build(config):
+    """The dual encoder."""
+    import keras
+
+    from mmkeras import layers, training
+
+    inputs = _inputs.inputs(config)
+    head = keras.layers.Dense(config.num_classes, name="label_head") if config.label_weight else None
+    outputs = {}
+    for name in config.names:
+        tokens = _inputs.encode(config, name, inputs[name])
+        x = layers.Pool(config.pool, name=f"{name}_pool")(tokens)
+        x = keras.layers.Dropout(config.dropout, name=f"{name}_dropout")(x)
+        x = keras.layers.Dense(config.embedding_dim, name=f"{name}_projection")(x)
+        outputs[f"{name}_embedding"] = layers.L2Normalize(name=f"{name}_embedding")(x)
+        if head:
+            outputs[f"{name}_label"] = head(x)
+    scale, bias = (1 / config.temperature, None) if config.loss != "siglip" else (10.0, -10.0)
+    outputs["similarity_scale"] = layers.SimilarityScale(scale, bias, name="similarity_scale")(inputs["presence"])
+    return training.ObjectiveModel(inputs, outputs, name="dual_encoder", objective=objective(config))
+
+
+def objective(config):
+    """A contrastive term a pair of modalities, and where it is asked for the label from each embedding."""
+    from mmkeras.training import Contrastive, Objective, Supervised
+
+    options = {"margin": config.margin, "negatives": config.negatives} if config.loss == "triplet" else {}
+    label = "label" if config.label_positives else None
+    terms = [
+        Contrastive(f"{a}_{b}_contrast", (a, b), config.loss, config.of_kind("text"), label, options)
+        for a, b in itertools.combinations(config.names, 2)
+    ]
+    if config.label_weight:
+        terms += [Supervised(f"{n}_label_loss", f"{n}_label", "label", config.label_weight) for n in config.names]
+    return Objective(terms, config.names)
+
+
+def signatures(config, model, preprocessor):
+    """`encode_<input>`: the embedding of one modality; `score`: the cosine of a row's first two, the default."""
+    import tensorflow as tf
+
+    from mmkeras.export import Signature, encode_signature, raw_specs
+
+    result = {f"encode_{name}": encode_signature(preprocessor, model, name) for name in config.names}
+    first, second = config.names[:2]
+
+    def score(raw):
+        a, b = (result[f"encode_{name}"].function({name: raw[name]})["embedding"] for name in (first, second))
+        return {"score": tf.reduce_sum(a * b, axis=-1)}
+
+    result["score"] = Signature(score, raw_specs(preprocessor, [first, second]))
+    return {"serving_default": result["score"], **result}
+
+
+def evaluate(run, split):
+    """Retrieval in both directions: `{"image -> text": {"recall@1": …, "queries": …, "gallery": …}}`.
+
+    Galleries: the unique texts of the split; all its pictures. With texts, a picture's own text is right, and so is
+    every picture of a text. Without texts, the row itself is right.
+    """
+    import numpy as np
+
+    from mmkeras import metrics
+
+    report = {}
+    for a, b in itertools.permutations(run.config.names, 2):
+        (queries, query_keys), (items, item_keys) = _embed(run, split, a), _embed(run, split, b)
+        keys = {}
+        if run.config.modalities[a] != "text" and run.config.modalities[b] == "text":
+            query_keys = _texts_by_row(split, b, query_keys)
+        elif run.config.modalities[a] == "text" and run.config.modalities[b] != "text":
+            item_keys = _texts_by_row(split, a, item_keys)
+        elif run.config.modalities[a] == run.config.modalities[b] == "text":
+            raise ValueError("Retrieval between two texts is not measured: neither side has rows of its own.")
+        numbers = [[keys.setdefault(k, len(keys)) for k in row] for row in (*query_keys, *item_keys)]
+        of_query, of_item = numbers[: len(query_keys)], numbers[len(query_keys) :]
+        membership = _membership(of_item, len(keys))
+        usable = np.array([bool(row) and membership[:, row].any() for row in of_query])
+        queries, of_query = queries[usable], _membership(of_query, len(keys))[usable]
+        result = metrics.retrieval(queries, items, lambda i, q=of_query, m=membership: q[i] @ m.T > 0)
+        report[f"{a} -> {b}"] = {**result, "queries": len(queries), "gallery": len(items)}
+    return report
+
+
+def _membership(numbers, size):
+    import numpy as np
+
+    matrix = np.zeros((len(numbers), size), dtype="float32")
+    for i, row in enumerate(numbers):
+        matrix[i, row] = 1
+    return matrix
+
+
+def _embed(run, split, name):
+    """Embeddings of a modality's gallery, and the key of each: the text itself, or the row's number."""
+    if run.config.modalities[name] == "text":
+        texts = sorted({t for cell in split.cells(name) for t in (cell if isinstance(cell, list) else [cell])} - {""})
+        return run.embed(name, texts), [[text] for text in texts]
+    rows = [i for i, cell in enumerate(split.cells(name)) if len(cell)]
+    return run.embed(name, split.take(rows)), [[row] for row in rows]
+
+
+def _texts_by_row(split, name, keys):
+    """Keys that are row numbers, as the texts of these rows."""
+    cells = split.cells(name)
+    return [[t for t in (cells[i] if isinstance(cells[i], list) else [cells[i]]) if t] for (i,) in keys]
+
+
+def figures(run, split, num_rows=6, top=5):
+    """`retrieval`: the nearest pictures of some texts."""
+    images, texts = run.config.of_kind("image"), run.config.of_kind("text")
+    if not (images and texts):
+        return {}
+    from mmkeras import plots
+
+    step = max(len(split) // num_rows, 1)
+    queries = [text for cell in split.cells(texts[0])[::step] for text in (cell if isinstance(cell, list) else [cell])[:1]]
+    queries = [text for text in queries if text][:num_rows]
+    gallery = split.take([i for i, cell in enumerate(split.cells(images[0])) if len(cell)][:5000])
+    scores = run.embed(texts[0], queries) @ run.embed(images[0], gallery).T
+    best = (-scores).argsort(axis=1)[:, :top]
+    pictures = run.pictures(images[0], gallery, best.ravel())
+    columns = {"text": [[query] for query in queries]}
+    for rank in range(top):
+        columns[f"{rank + 1}"] = [[pictures[i * top + rank]] for i in range(len(queries))]
+    return {"retrieval": plots.table(columns)}

@@ -1,0 +1,189 @@
+"""Classifier over several modalities: an encoder each, one of the fusions, one head.
+
+Every fusion takes any number of modalities, and any of them may be missing. With `fusion="late"` each modality has a
+head of its own and their logits are averaged.
+
+Inputs: the modalities, and `presence`. Outputs: `label`, logits `(batch, num_classes)`.
+"""
+
+import dataclasses
+import itertools
+
+from zoo import _inputs
+from zoo._config import hp
+
+FUSIONS = (
+    "concat", "sum", "weighted_sum", "product", "gated", "attention", "cross_attention", "bilinear", "tensor",
+    "low_rank", "film", "late",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(_inputs.Inputs):
+    """Hyperparameters of the classifier."""
+
+    fusion: str = hp("gated", "how the modalities are joined", FUSIONS)
+    fusion_width: int = hp(128, "size of the fused vector")
+    num_classes: int = hp(10, "number of labels; zoo.train takes it from the training split")
+    labels: str = hp("one", "one label a row, or many (the column `tags`)", ("one", "many"))
+    label_smoothing: float = hp(0.0, "share of the target spread over all labels")
+    class_weight: str = hp("none", "balanced: rare labels weigh more, in zoo.train", ("none", "balanced"))
+    dropout: float = hp(0.2, "rate of dropping units of the encoders and of the fused vector")
+    modality_dropout: float = hp(0.2, "probability of leaving out each modality of a row in training")
+    image_encoder: str = hp("resnet", "cnn, resnet, or a network of keras.applications such as MobileNetV2")
+    epochs: int = hp(15, "passes over the training split in zoo.train")
+    augment_shift: float = hp(0.1, "largest shift, as a share of the side")
+    augment_zoom: float = hp(0.1, "largest change of size, as a logarithm")
+    augment_tokens: float = hp(0.1, "probability of a token becoming unknown")
+
+    @property
+    def target(self):
+        """The column that is predicted."""
+        return "label" if self.labels == "one" else "tags"
+
+
+PRESETS = {
+    "base": {},
+    "tiny": {
+        "image_size": (16, 16), "image_encoder": "cnn", "image_width": 8, "text_length": 8, "vocabulary_size": 50,
+        "text_dim": 16, "text_width": 16, "vector_width": 8, "fusion_width": 16, "num_classes": 3, "dropout": 0.0,
+        "modality_dropout": 0.0, "learning_rate": 5e-3, "batch_size": 8, "augment_shift": 0.0, "augment_zoom": 0.0,
+        "augment_tokens": 0.0,
+    },
+}  # fmt: skip
+
+
+def preprocess(config):
+    return _inputs.preprocess(config)
+
+
+def targets(config):
+    return _inputs.label_targets(several=config.labels == "many")
+
+
+def augment(config):
+    return _inputs.augment(config)
+
+
+def build(config):
+    """The classifier."""
+    import keras
+
+    from mmkeras import fusion, layers, training
+
+    inputs = _inputs.inputs(config)
+    presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(inputs["presence"])
+    tokens = {name: _inputs.encode(config, name, inputs[name]) for name in config.names}
+    if config.fusion == "late":
+        pooled = {name: layers.Pool("mean", name=f"{name}_pool")(tokens[name]) for name in config.names}
+        logits = {n: keras.layers.Dense(config.num_classes, name=f"{n}_head")(pooled[n]) for n in config.names}
+        label = fusion.Late(name="label")(logits, presence)
+    else:
+        fused = fusion.FEATURE_FUSIONS[config.fusion](config.fusion_width, name="fusion")(tokens, presence)
+        x = keras.layers.LayerNormalization(name="fused")(fused)
+        x = keras.layers.Dropout(config.dropout, name="fused_dropout")(x)
+        label = keras.layers.Dense(config.num_classes, name="label")(x)
+    return training.MultiInput(inputs, {"label": label}, name="fusion_classifier")
+
+
+def objective(config):
+    """Cross-entropy of one label, or of each of many."""
+    import keras
+
+    from mmkeras import losses
+
+    if config.labels == "many":
+        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+        metric = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
+    else:
+        loss = losses.LabelCrossentropy(config.label_smoothing)
+        metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    return {"loss": {"label": loss}, "metrics": {"label": [metric]}}
+
+
+def signatures(config, model, preprocessor):
+    """`serving_default`: best label and all probabilities; `classify`: labels and scores, the best first."""
+    import tensorflow as tf
+
+    from mmkeras.export import Signature, raw_specs
+
+    vocabulary = preprocessor.reader(config.target).vocabulary
+
+    def probabilities(raw):
+        logits = model(preprocessor.inputs(raw), training=False)["label"]
+        return tf.nn.softmax(logits) if config.labels == "one" else tf.sigmoid(logits)
+
+    def predict(raw):
+        shares = probabilities(raw)
+        return {"label": tf.gather(tf.constant(vocabulary), tf.argmax(shares, axis=-1)), "probabilities": shares}
+
+    def classify(raw):
+        scores, order = tf.math.top_k(probabilities(raw), k=config.num_classes)
+        return {"classes": tf.gather(tf.constant(vocabulary), order), "scores": scores}
+
+    specs = raw_specs(preprocessor)
+    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs)}
+
+
+def evaluate(run, split, subsets=False):
+    """Metrics from all modalities, and with `subsets` from every subset of them, beside the majority label's share."""
+    import numpy as np
+
+    from mmkeras import metrics
+
+    names = run.config.names
+    chosen = [s for n in range(1, len(names) + 1) for s in itertools.combinations(names, n)] if subsets else [tuple(names)]
+    logits, labels = {subset: [] for subset in chosen}, []
+    for x, y in run.batches(split):
+        labels.append(y["label"].numpy())
+        for subset in chosen:
+            mask = np.array([name in subset for name in names], "float32")
+            logits[subset].append(run.model({**x, "presence": x["presence"] * mask}, training=False)["label"].numpy())
+    labels, report = np.concatenate(labels), {}
+    for subset in reversed(chosen):
+        scores = np.concatenate(logits[subset])
+        if run.config.labels == "many":
+            report[" and ".join(subset)] = metrics.multilabel(labels, 1 / (1 + np.exp(-scores)))
+        else:
+            shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            report[" and ".join(subset)] = metrics.classification(labels, shares / shares.sum(axis=-1, keepdims=True))
+    if run.config.labels == "one":
+        report["majority label"] = {"accuracy": float(np.bincount(labels).max() / len(labels))}
+    return report
+
+
+def figures(run, split):
+    """`confusion`: true against predicted labels."""
+    if run.config.labels == "many":
+        return {}
+    import numpy as np
+
+    from mmkeras import metrics, plots
+
+    pairs = [(y["label"].numpy(), run.model(x, training=False)["label"].numpy().argmax(-1)) for x, y in run.batches(split)]
+    labels, predicted = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    matrix = metrics.confusion(labels, predicted, run.config.num_classes)
+    return {"confusion": plots.confusion(matrix, run.preprocessor.reader("label").vocabulary)}
+
+
+def judge(run):
+    """A function from pixels `(rows, …)` to what the head sees of them, `(rows, width)`, and class probabilities.
+
+    Raises:
+        ValueError: if the run sees more than one picture, which pixels alone cannot fill.
+    """
+    import keras
+    import numpy as np
+
+    (name,) = run.config.names if len(run.config.names) == 1 else (None,)
+    if name is None or run.config.modalities[name] != "image":
+        raise ValueError(f"Expected a classifier of pictures alone. Received: {run.path}, over {run.config.modalities}.")
+    layer = run.model.get_layer("label" if run.config.fusion == "late" else "fused")
+    model = keras.Model(run.model.input, {"features": layer.output, "label": run.model.output["label"]})
+
+    def of_pixels(pixels):
+        pixels = keras.ops.convert_to_numpy(keras.ops.image.resize(pixels, run.config.image_size, antialias=True))
+        outputs = model.predict({name: pixels, "presence": np.ones((len(pixels), 1))}, verbose=0)
+        return outputs["features"], keras.ops.convert_to_numpy(keras.ops.softmax(outputs["label"]))
+
+    return of_pixels
