@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmkeras import data
 from mmkeras.data import DataError
+from mmkeras.data.tfds import _plain, _wav
 
 NUM_ROWS = 12
 SPLITS = {
@@ -183,6 +184,19 @@ def rate_and_samples(content):
     with wave.open(io.BytesIO(content)) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
         return file.getframerate(), tuple(np.frombuffer(file.readframes(10**6), "<i2").tolist())
+
+
+def test_float_and_stereo_sounds_become_16_bits():
+    samples = np.array([[0.5, -0.5], [1.0, -1.0], [2.0, 0.0]], "float32")
+    with wave.open(io.BytesIO(_wav(samples, 16_000))) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate(), file.getnframes()) == (2, 2, 16_000, 3)
+        values = np.frombuffer(file.readframes(3), "<i2").reshape(3, 2)
+    np.testing.assert_array_equal(values, [[16384, -16384], [32767, -32767], [32767, 0]])
+
+
+def test_label_that_is_not_told_is_empty():
+    names = ["cat", "dog"]
+    assert _plain([1, -1, 0], names) == ["dog", "", "cat"]
 
 
 def test_another_set_has_its_own_columns(written):

@@ -25,7 +25,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("zoo: stopped", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("ZOO_TRACEBACK"):
             raise
         print(f"zoo: error: {error}", file=sys.stderr)

@@ -76,7 +76,11 @@ def build(config):
     presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(inputs["presence"])
     features = []
     for name in config.names:
-        pooled = layers.Pool("mean", name=f"{name}_pool")(_inputs.encode(config, name, inputs[name]))
+        tokens = _inputs.encode(config, name, inputs[name])
+        if config.modalities[name] == "image":  # where a thing stands must not be averaged away
+            pooled = keras.layers.Flatten(name=f"{name}_pool")(tokens)
+        else:
+            pooled = layers.Pool("both", name=f"{name}_pool")(tokens)
         features.append(keras.layers.Dense(config.embedding_dim, name=f"{name}_projection")(pooled))
     joined = layers.PresentMean(config.combine == "mean", name="joined")(features, presence)
     activate = keras.layers.Activation(config.activation, name="activation")

@@ -120,8 +120,9 @@ def _discriminator(config):
     text = keras.Input(config.shape(config.condition), dtype="int32", name=config.condition)
     x, channels = picture, config.discriminator_width
     while min(x.shape[1:3]) > 4:
-        x = keras.layers.Conv2D(channels, 4, 2, padding="same")(x)
-        x = keras.layers.LeakyReLU(0.2)(x)
+        # Spectral norm keeps the discriminator from outrunning the generator (Miyato 2018).
+        convolution = keras.layers.Conv2D(channels, 4, 2, padding="same")
+        x = keras.layers.LeakyReLU(0.2)(keras.layers.SpectralNormalization(convolution)(x))
         channels *= 2
     features = keras.layers.Dense(config.text_width, name="features")(keras.layers.Flatten()(x))
     features = keras.layers.LeakyReLU(0.2)(features)

@@ -59,7 +59,7 @@ def scenes(num_rows=None, seed=0):
     Example:
 
     >>> scenes(num_rows=16).train.cells("text")[0]
-    'a small black cross'
+    'a large orange cross'
     """
     sizes = dict(NUM_ROWS)
     if num_rows is not None:

@@ -36,9 +36,13 @@ def table(columns, picture_inches=1.1):
     """
     num_rows = len(next(iter(columns.values())))
     parts = max(len(cell) for cells in columns.values() for cell in cells)
-    size = (picture_inches * 1.6 * len(columns), picture_inches * 0.9 * num_rows * parts + 0.4)
+    cells = next(iter(columns.values()))
+    # A text needs half of a picture's height.
+    heights = [0.5 if k < len(cell) and isinstance(cell[k], str) else 1.0 for cell in cells for k in range(parts)]
+    size = (picture_inches * 1.5 * len(columns), picture_inches * sum(heights) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(num_rows * parts, len(columns), squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.01, w_pad=0.02, hspace=0, wspace=0)
+    axes = figure.subplots(num_rows * parts, len(columns), squeeze=False, height_ratios=heights)
     for j, (title, cells) in enumerate(columns.items()):
         axes[0, j].set_title(title, fontsize=9)
         for i, cell in enumerate(cells):

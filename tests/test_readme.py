@@ -1,0 +1,58 @@
+"""The tables of the README are made from the code. `python tests/test_readme.py` writes them anew."""
+
+import inspect
+import pathlib
+import re
+
+import zoo
+from zoo import _registry
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def models_table():
+    rows = ["| model | what it is | presets | parameters of `base` |", "|---|---|---|---|"]
+    for name in zoo.names():
+        module = _registry.module(name)
+        title = module.__doc__.strip().splitlines()[0]
+        size = f"{zoo.build(name).count_params():,}"
+        rows.append(f"| `{name}` | {title} | {', '.join(module.PRESETS)} | {size} |")
+    return "\n".join(rows)
+
+
+def fusions_table():
+    from mmkeras import fusion
+
+    rows = ["| fusion | kind | what it computes |", "|---|---|---|"]
+    for kind, table in (("feature", fusion.FEATURE_FUSIONS), ("decision", fusion.DECISION_FUSIONS)):
+        for name, layer in table.items():
+            rows.append(f"| `{name}` | {kind} | {inspect.getdoc(layer).splitlines()[0]} |")
+    return "\n".join(rows)
+
+
+TABLES = {"models": models_table, "fusions": fusions_table}
+
+
+def with_tables(text):
+    """The README's text with every table between its marks made anew."""
+    for name, table in TABLES.items():
+        marks = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+        text, count = re.subn(marks, lambda m, t=table: m[1] + t() + m[2], text, flags=re.DOTALL)
+        assert count == 1, f"the README has no marks for the table of {name}"
+    return text
+
+
+def test_tables_are_current():
+    text = README.read_text(encoding="utf-8")
+    assert text == with_tables(text), "run `python tests/test_readme.py`"
+
+
+def test_every_file_the_readme_shows_is_there():
+    text = README.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", text):
+        path = next(filter(None, target))
+        assert (README.parent / path).exists(), path
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
