@@ -1,6 +1,7 @@
 """Every model of the zoo at `tiny`: structure, gradients, learning, strict inputs, files, and use as plain Keras."""
 
 import collections
+import csv
 import time
 
 import keras
@@ -13,6 +14,9 @@ from mmkeras import data
 from mmkeras.data import Preprocessor, adapt
 from zoo import _registry
 from zoo.fusion_classifier import FUSIONS
+
+# Keras says this of every tf.data.Dataset given to `fit` with its own default of shuffle=True.
+pytestmark = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")
 
 # Eight rows are told apart by a label each. cross_modal predicts what needs both others, which the preset has not.
 EIGHT = {
@@ -175,7 +179,7 @@ def test_eight_rows_are_learned_from_each_modality_alone(name, alone, fitted):
 def test_rows_shuffled_in_one_modality_are_worse(name, shuffled, fitted):
     model, x, y, _, first = fitted(name)
     right, wrong = loss_of(model, x, y), loss_of(model, x, y, {shuffled: rolled(x[shuffled])})
-    assert wrong > right + 0.1 * first
+    assert wrong > max(2 * right, right + 0.03 * first)
 
 
 def test_rows_without_a_pair_take_no_part_in_contrast(fitted):
@@ -288,22 +292,24 @@ def test_every_fusion_fits_plain_arrays(fusion):
     images, token_ids = random.random((16, 16, 16, 3), "float32"), random.integers(4, 50, (16, 8))
     labels = random.integers(0, 9, 16)
     model = zoo.build(
-        "fusion_classifier", modalities={"photo": "image", "title": "text"}, fusion=fusion, num_classes=9, preset="tiny"
-    )
+        "fusion_classifier", modalities={"photo": "image", "title": "text"}, fusion=fusion, num_classes=9, preset="tiny",
+        text_encoder="bag",
+    )  # fmt: skip
     history = model.fit({"photo": images, "title": token_ids}, labels, epochs=12, batch_size=8, verbose=0).history
     assert history["loss"][-1] < 0.9 * history["loss"][0]
     assert "accuracy" in history
-    logits = model.predict({"photo": images, "title": token_ids}, verbose=0)["label"]
-    assert logits.shape == (16, 9)
+    assert model({"photo": images, "title": token_ids})["label"].shape == (16, 9)
 
 
 def test_fit_on_a_file_of_ones_own(source, tmp_path):
-    rows, labels = ["photo,title,kind"], source.train.cells("label")
+    labels = source.train.cells("label")
+    rows = [["photo", "title", "kind"]]
     (tmp_path / "pictures").mkdir()
     for i, (image, text) in enumerate(zip(source.train.cells("image"), source.train.cells("text"), strict=True)):
         (tmp_path / "pictures" / f"{i}.png").write_bytes(image)
-        rows.append(f"pictures/{i}.png,{text},{labels[i]}")
-    (tmp_path / "shoes.csv").write_text("\n".join(rows))
+        rows.append([f"pictures/{i}.png", text, labels[i]])
+    with (tmp_path / "shoes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
     options = {"modalities": {"photo": "image", "title": "text"}, "num_classes": 6, "preset": "tiny"}
     own = mmkeras.data.open(tmp_path / "shoes.csv", columns={"photo": "image", "title": "text", "kind": "label"})
     pre = zoo.preprocessor("fusion_classifier", **options)
@@ -337,7 +343,7 @@ MODALITIES = {"left": "image", "right": "image", "text": "text", "vector": "vect
 
 @pytest.mark.parametrize("name", MANY)
 def test_two_pictures_a_text_and_a_vector_at_once(name):
-    options = {"modalities": MODALITIES, "vector_dim": {"vector": 8}, "augment_shift": 0.1, **MANY[name]}
+    options = {"modalities": MODALITIES, "vector_dim": {"vector": 8}, "augment_shift": 0.1, "text_encoder": "bag", **MANY[name]}
     split = data.open("halves:scenes:16").train
     model, pre = zoo.build(name, preset="tiny", **options), preprocessor(name, split, **options)
     assert set(MODALITIES) >= set(model.input) - {"presence"} >= set(MODALITIES) - {"text"}

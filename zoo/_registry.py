@@ -111,7 +111,9 @@ def make_preprocessor(model_module, config):
     """The unfitted Preprocessor of a configuration."""
     from mmkeras.data import Preprocessor
 
-    return Preprocessor(model_module.preprocess(config), model_module.targets(config), model_module.augment(config))
+    return Preprocessor(
+        model_module.preprocess(config), model_module.targets(config), model_module.augment(config), config.vocabulary_size
+    )
 
 
 def describe(name):

@@ -60,7 +60,9 @@ def train(
         run.source, run.data, run.columns = source, str(data), dict(columns or {})
         train_split = _fit_preprocessor(run)
         validation = usable(run, source.split("validation"))
-        folder.create(overwrite)
+    _build_model(run, len(train_split))
+    if not resume:
+        folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
         _write_start(run, folder)
     _fit_model(run, folder, train_split, validation, verbose)
     return run
@@ -141,16 +143,26 @@ def relative(name, folder):
     return str(name)
 
 
-def _fit_model(run, folder, split, validation, verbose):
+def _batches(config, num_rows):
+    """(rows a step, steps an epoch)."""
+    batch_size = min(config.batch_size, num_rows)
+    return batch_size, num_rows // batch_size
+
+
+def _build_model(run, num_rows):
     config = run.config
     run.model = run.module.build(config)
-    batch_size = min(config.batch_size, len(split))
-    steps = len(split) // batch_size
+    steps = _batches(config, num_rows)[1]
     _registry.compile_model(run.module, run.model, config, steps * config.epochs)
     if not run.model.optimizer.built:
         run.model.optimizer.build(run.model.trainable_variables)
     if getattr(config, "word_vectors", None):
         _load_word_vectors(run)
+
+
+def _fit_model(run, folder, split, validation, verbose):
+    config = run.config
+    batch_size, steps = _batches(config, len(split))
     start, rows = folder.restore_checkpoint(run.model)
     weights = _class_weights(run, split)
 

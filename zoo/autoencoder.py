@@ -28,12 +28,14 @@ class Config(_inputs.Inputs):
     activation: str = hp("linear", "activation of the embedding", ("linear", "sigmoid", "tanh"))
     decoder_width: int = hp(32, "channels of the image decoder at half resolution; other decoders four times as many")
     image_loss: str = hp("mse", "reconstruction loss of pictures", ("mse", "bce"))
-    image_loss_weight: float = hp(5.0, "weight of the pictures' reconstruction")
+    image_loss_weight: float = hp(20.0, "weight of the pictures' reconstruction")
     text_loss_weight: float = hp(1.0, "weight of the texts' reconstruction")
     vector_loss_weight: float = hp(1.0, "weight of the vectors' reconstruction")
     reconstruct_each: bool = hp(False, "reconstruct from each modality alone besides, in every step")
     contrastive_weight: float = hp(0.0, "weight of the contrastive term between the modalities' embeddings")
     correlation_weight: float = hp(0.0, "weight of the correlation between the modalities' embeddings")
+    learning_rate: float = hp(3e-3, "learning rate (its peak, where there is a schedule)")
+    batch_size: int = hp(32, "rows a step in zoo.train")
     modality_dropout: float = hp(0.3, "probability of leaving out each modality of a row in training")
 
 

@@ -5,7 +5,8 @@ import re
 
 import numpy as np
 
-from mmkeras.data.source import DataError
+from mmkeras.data.manifest import plain_cell
+from mmkeras.data.source import ENCODED, DataError
 from mmkeras.layers import EncodeLabel, StandardizeVector, TokenizeText
 
 _CHUNK = 4096  # texts counted at once
@@ -19,11 +20,13 @@ def adapt(preprocessor, split, vocabulary_size=None):
     Args:
         preprocessor: a Preprocessor, changed in place.
         split: the training split.
-        vocabulary_size: most tokens kept, the four special ones counted; None keeps all.
+        vocabulary_size: most tokens kept, the four special ones counted; the preprocessor's own if None.
 
     Raises:
         DataError: if a column is missing or there is no text or label at all.
     """
+    vocabulary_size = vocabulary_size or preprocessor.vocabulary_size
+    split = _plain(split, preprocessor.input_names + preprocessor.target_names)
     tokenizers = {}
     for name in preprocessor.input_names + preprocessor.target_names:
         for layer in _layers_of(preprocessor, name):
@@ -38,6 +41,23 @@ def adapt(preprocessor, split, vocabulary_size=None):
         words = count_words(next(iter(tokenizers)), [t for texts in tokenizers.values() for t in texts])
         for layer in tokenizers:
             layer.set_vocabulary(words[: None if vocabulary_size is None else max(vocabulary_size - 4, 1)])
+
+
+def _plain(split, names):
+    """The split with the cells of these columns as `Split` wants them, whatever file they come from."""
+    columns = {}
+    for name in names:
+        kind = split.kinds.get(name)
+        if kind not in ENCODED:
+            columns[name] = [_plain_cell(split, kind, cell, i) for i, cell in enumerate(split.cells(name))]
+    return split.replace(columns, {})
+
+
+def _plain_cell(split, kind, cell, i):
+    try:
+        return plain_cell(kind, cell, split.folder)
+    except ValueError as error:
+        raise DataError(f"{split.where(i)}: {error}.") from None
 
 
 def _layers_of(preprocessor, name):

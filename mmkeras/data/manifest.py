@@ -59,7 +59,7 @@ def read_split(path, name, skip_bad=False):
     columns = {column: [row.get(column) for row in rows] for column in names}
     # Paths are relative to the file. What will be a path is known only once the kinds are declared.
     kinds = {column: column for column in names if column in KINDS}
-    return Split(name, columns, kinds, len(rows), lambda i: f"{path.name}, row {numbers[i]}", path.parent)
+    return Split(name, columns, kinds, len(rows), lambda i: f"{path.name}, row {numbers[i]}", path.parent.absolute())
 
 
 def and_more(bad):

@@ -31,11 +31,13 @@ class Preprocessor:
         inputs: model from raw values `{name: bytes, text or vector}` to the inputs of the model to train.
         targets: model from raw answers to its targets `y`, or None where it learns from its inputs alone.
         augment: function of (inputs, seed) for training, see `Augment`; or None.
+        vocabulary_size: most tokens that the model to train takes, the four special ones counted; None for any number.
     """
 
     inputs: keras.Model
     targets: keras.Model | None = None
     augment: Callable | None = None
+    vocabulary_size: int | None = None
 
     @property
     def input_names(self):

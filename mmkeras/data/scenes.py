@@ -6,7 +6,7 @@ same on every machine. A picture shows one to three objects; the first is the la
 | column | kind | what |
 |---|---|---|
 | `image` | image | 48 x 48 PNG |
-| `text` | text | caption: "a large red circle left of a small blue square" |
+| `text` | text | caption: "a large red circle top left and a small blue square bottom left on white" |
 | `tags` | tags | the shapes and colours in the picture |
 | `label` | label | shape of the first object (6 classes) |
 | `question`, `answer` | text, label | about shape, colour, number, place and existence; yes and no balanced |
@@ -59,7 +59,7 @@ def scenes(num_rows=None, seed=0):
     Example:
 
     >>> scenes(num_rows=16).train.cells("text")[0]
-    'a large orange cross'
+    'a large orange cross bottom right on white'
     """
     sizes = dict(NUM_ROWS)
     if num_rows is not None:
@@ -160,15 +160,17 @@ def _noun(thing):
     return f"{thing['size']} {thing['color']} {thing['shape']}"
 
 
+def place(thing):
+    """The quarter of the picture that an object lies in."""
+    down = "top" if _middle(thing, "top") < SIZE // 2 else "bottom"
+    return f"{down} {'left' if _middle(thing, 'left') < SIZE // 2 else 'right'}"
+
+
 def caption(row):
-    """The caption of a scene: its objects, and where the first lies as seen from the second."""
-    first, *others = row["objects"]
-    text = f"a {_noun(first)}"
-    if others:
-        text += f" {side(first, others[0])} a {_noun(others[0])}"
-    if len(others) > 1:
-        text += f" and a {_noun(others[1])}"
-    return text
+    """The caption of a scene: its objects and where they lie, and the ground."""
+    parts = [f"a {_noun(thing)} {place(thing)}" for thing in row["objects"]]
+    objects = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{objects} on {'white' if row['mood_image'] > 0 else 'gray'}"
 
 
 def remark(row):

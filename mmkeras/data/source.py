@@ -38,6 +38,7 @@ class Split:
         self.arrays = {}  # what `batches` has kept of this split, by the preprocessor that made it
         self._columns = dict(columns)
         self._num_rows = num_rows
+        self._checked = {}
 
     def __len__(self):
         return self._num_rows
@@ -101,10 +102,20 @@ class Split:
         )
 
     def batches(self, preprocessor, batch_size=64, **options):
-        """A `tf.data.Dataset` of batches for `fit`; see `mmkeras.data.batches`."""
-        from mmkeras.data.pipeline import batches  # late: the pipeline imports this file
+        """A `tf.data.Dataset` of batches for `fit`, the rows checked; see `mmkeras.data.batches`.
 
-        return batches(self, preprocessor, batch_size, **options)
+        Raises:
+            DataError: naming the first bad row.
+        """
+        from mmkeras.data.check import checked  # late: these import this file
+        from mmkeras.data.pipeline import batches
+
+        if id(preprocessor) not in self._checked:
+            names, targets = preprocessor.input_names, preprocessor.target_names
+            known = {name: set(preprocessor.reader(name).vocabulary) for name in targets if self.kinds.get(name) in TARGETS}
+            rows = checked(self, {name: self.kinds.get(name, "other") for name in names}, targets, known=known)
+            self._checked[id(preprocessor)] = preprocessor, rows  # both, or another may get its id
+        return batches(self._checked[id(preprocessor)][1], preprocessor, batch_size, **options)
 
 
 class Source:

@@ -15,6 +15,7 @@ import csv
 import json
 import pathlib
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -117,7 +118,7 @@ class RunFolder:
             try:
                 with np.load(path) as file:
                     state = {name: file[name] for name in file.files}
-            except (OSError, ValueError, EOFError) as error:
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 print(f"skipped a checkpoint that cannot be read: {path} ({error})")
                 continue
             epoch, history = int(state.pop("epoch")), json.loads(str(state.pop("history")))

@@ -53,7 +53,9 @@ class MultiInput(keras.Model):
                 values[name] = ops.ones((ops.shape(first)[0], tensor.shape[-1]))
                 continue
             value = inputs[name]
-            given = keras.backend.standardize_dtype(getattr(value, "dtype", tensor.dtype))
+            if not keras.backend.is_keras_tensor(value):
+                value = ops.convert_to_tensor(value)  # Keras refuses arrays beside a tensor: `presence`, filled in
+            given = keras.backend.standardize_dtype(value.dtype)
             if "int" in tensor.dtype and "float" in given:
                 raise ValueError(f"Expected integer token ids for the input `{name}`. Received: dtype {given}.")
             values[name] = value

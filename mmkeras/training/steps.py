@@ -57,6 +57,12 @@ class Adversarial(keras.Model):
         self.optimizer.build(self.generator.trainable_variables)
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
 
+    def get_compile_config(self):
+        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), "jit_compile": self.jit_compile}
+
+    def compile_from_config(self, config):
+        self.compile(keras.saving.deserialize_keras_object(config["optimizer"]), jit_compile=config["jit_compile"])
+
     def call(self, inputs, training=None):
         condition = inputs[self.settings["condition"]]
         noise = inputs["noise"] if "noise" in inputs else self._noise(condition)

@@ -1,0 +1,151 @@
+"""The command: what it prints, what it refuses, and that no mistake ends in a traceback."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from zoo import _cli
+
+
+def run(capsys, *arguments):
+    """Exit code, output and errors of one command."""
+    code = _cli.main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def shoes(tmp_path_factory):
+    """A CSV of the user's own, with columns of other names, a missing text and a missing picture."""
+    folder = tmp_path_factory.mktemp("shoes")
+    lines = ["photo,title,kind"]
+    for i in range(60):
+        color = ("red", "green", "blue")[i % 3]
+        Image.new("RGB", (20, 14), color).save(folder / f"{i}.png")
+        photo, title = ("" if i == 7 else f"{i}.png"), ("" if i == 8 else f"{color} shoe")
+        lines.append(f"{photo},{title},{color}")
+    (folder / "shoes.csv").write_text("\n".join(lines))
+    return folder / "shoes.csv"
+
+
+@pytest.fixture(scope="module")
+def searchable(shoes, tmp_path_factory):
+    """A trained dual encoder over the shoes."""
+    out = tmp_path_factory.mktemp("runs") / "search"
+    code = _cli.main(["train", "dual_encoder", "--preset", "tiny", "--data", str(shoes), "--columns",
+                      "photo=image,title=text", "--out", str(out), "--epochs", "12", "--quiet"])  # fmt: skip
+    assert code == 0
+    return out
+
+
+def test_train_evaluate_predict_export_a_classifier(capsys, shoes, tmp_path):
+    out = tmp_path / "run"
+    columns = "photo=image,title=text,kind=label"
+    code, *_ = run(capsys, "train", "fusion_classifier", "--preset", "tiny", "--data", str(shoes), "--columns", columns,
+                   "--out", str(out), "--epochs", "15", "--quiet")  # fmt: skip
+    assert code == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["hyperparameters"]["modalities"] == {"photo": "image", "title": "text"}
+    assert config["hyperparameters"]["num_classes"] == 3
+    assert str(tmp_path) not in (out / "config.json").read_text()
+
+    code, said, _ = run(capsys, "evaluate", str(out), "--subsets")
+    assert code == 0
+    accuracy = {}
+    for line in said.splitlines()[:-1]:
+        title, _, numbers = line.partition("accuracy")
+        accuracy[title.strip()] = float(numbers.split()[0])
+    assert set(accuracy) == {"photo and title", "photo", "title", "majority label"}
+    assert accuracy["photo and title"] >= accuracy["majority label"] + 0.3
+
+    code, said, _ = run(capsys, "predict", str(out), "title=blue shoe")
+    assert code == 0
+    assert json.loads(said)["label"] in ("red", "green", "blue")
+
+    code, said, _ = run(capsys, "export", str(out), "--to", str(tmp_path / "servables"))
+    assert code == 0
+    assert (tmp_path / "servables/fusion_classifier/1/saved_model.pb").exists()
+
+
+def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_path):
+    from mmkeras import export
+
+    grid = tmp_path / "grid.png"
+    code, said, _ = run(capsys, "search", str(searchable), "red shoe", "--index", str(shoes), "--top-k", "5", "--out", str(grid))
+    assert code == 0
+    assert grid.exists()
+    rows = [line.split() for line in said.splitlines()[:5]]
+    code, *_ = run(capsys, "export", str(searchable), "--to", str(tmp_path), "--index", str(shoes), "--top-k", "5")
+    assert code == 0
+    answer = export.in_own_process(tmp_path / "dual_encoder" / "1", {"search": {"title": ["red shoe"]}})["search"]
+    scores = [float(score) for score, _ in rows]
+    assert scores == pytest.approx(answer["scores"][0].tolist(), abs=1e-4)
+    assert scores == sorted(scores, reverse=True)
+    # Pictures of one colour are equal, and so are their scores: their order is free.
+    found = {name.decode() for name in answer["ids"][0]}
+    assert all(int(name.removesuffix(".png")) % 3 == 0 for name in found), found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "autoencodr", "--data", "scenes"], ["autoencodr", "Did you mean `autoencoder`?"]),
+        (["train", "dual_encoder", "--data", "nothing.jsonl"], ["nothing.jsonl", "does not exist"]),
+        (["train", "dual_encoder"], ["--data"]),
+        (["train", "dual_encoder", "--data", "scenes", "--embeding-dim", "3"], ["--embeding-dim", "`--embedding-dim`"]),
+        (["train", "dual_encoder", "--data", "scenes", "--embedding-dim", "x"], ["--embedding-dim", "an integer", "'x'"]),
+        (["train", "dual_encoder", "--data", "scenes", "--loss", "clp"], ["loss", "'clp'", "`clip`"]),
+        (["train", "dual_encoder", "--data", "scenes", "--preset", "bse"], ["bse", "`base`"]),
+        (["evaluate", "no-such-run"], ["no-such-run", "zoo train"]),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_two(capsys, arguments, parts):
+    code, _, error = run(capsys, *arguments)
+    assert code == 2
+    assert error.count("\n") == 1
+    assert all(part in error for part in parts), error
+
+
+def test_a_column_that_is_not_there_is_named(capsys, shoes, tmp_path):
+    code, _, error = run(capsys, "train", "dual_encoder", "--data", str(shoes), "--out", str(tmp_path / "x"))
+    assert code == 2
+    assert "shoes.csv has no column `image`" in error
+    assert "--columns" in error
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_split_that_is_not_there_is_named(capsys, searchable):
+    code, _, error = run(capsys, "evaluate", str(searchable), "--split", "tset")
+    assert code == 2
+    assert "Did you mean `test`?" in error
+
+
+def test_a_run_is_not_written_over(capsys, shoes, searchable):
+    before = (searchable / "model.keras").read_bytes()
+    code, _, error = run(capsys, "train", "dual_encoder", "--preset", "tiny", "--data", str(shoes), "--columns",
+                         "photo=image,title=text", "--out", str(searchable))  # fmt: skip
+    assert code == 2
+    assert "--resume" in error
+    assert "--overwrite" in error
+    assert (searchable / "model.keras").read_bytes() == before
+
+
+def test_data_check_counts_what_is_absent(capsys, shoes):
+    code, said, _ = run(capsys, "data", "check", str(shoes), "--columns", "photo=image,title=text",
+                        "--modalities", "photo=image,title=text")  # fmt: skip
+    assert code == 0
+    assert "absent in 1 rows" in said
+
+
+@pytest.mark.slow
+def test_help_answers_within_a_third_of_a_second():
+    times = []
+    for _ in range(5):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "zoo._cli", "--help"], check=True, capture_output=True)
+        times.append(time.monotonic() - began)
+    assert sorted(times)[2] < 0.3

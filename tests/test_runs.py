@@ -1,0 +1,492 @@
+"""Runs: resumed to the last bit, never lost, told in plain words when something is wrong; what is measured on them."""
+
+import csv
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from mmkeras import data, export
+from mmkeras.runs import RunFolder, replaced
+from zoo import _registry, _train
+from zoo._config import Config, hp, parse
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# The quickest model to train: eight numbers to one of six labels.
+NUMBERS = {"preset": "tiny", "modalities": {"vector": "vector"}, "verbose": 0}
+
+
+def train(out, source="scenes:32", epochs=1, **options):
+    return zoo.train("fusion_classifier", source, out=out, epochs=epochs, **{**NUMBERS, **options})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two epochs; tests leave it as it is."""
+    return train(tmp_path_factory.mktemp("runs") / "numbers", epochs=2)
+
+
+def contents(folder):
+    """`{path: hash}` of every file below a folder."""
+    files = [path for path in pathlib.Path(folder).rglob("*") if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# Resuming
+
+_CHILD = """
+import sys, zoo
+from mmkeras.runs import RunFolder
+
+out, what = sys.argv[1:]
+common = dict(preset="tiny", verbose=0, deterministic=True, seed=3, epochs=4, batch_size=8, dropout=0.2,
+              augment_tokens=0.2, text_encoder="bag")
+models = {
+    "autoencoder": dict(modality_dropout=0.4, augment_shift=0.1, augment_flip=True, augment_color=0.2),
+    "conditional_gan": dict(sample_every=2, discriminator_steps=2),
+}
+save = RunFolder.save_checkpoint
+
+def interrupted(folder, model, epoch, history):
+    if epoch == 3:
+        raise KeyboardInterrupt
+    save(folder, model, epoch, history)
+
+for name, own in models.items():
+    options = {**common, **own}
+    if what == "resume":
+        zoo.train(name, out=f"{out}/{name}-stopped", resume=True, verbose=0)
+        continue
+    zoo.train(name, "scenes:32", out=f"{out}/{name}-whole", **options)
+    RunFolder.save_checkpoint = interrupted
+    try:
+        zoo.train(name, "scenes:32", out=f"{out}/{name}-stopped", **options)
+    except KeyboardInterrupt:
+        RunFolder.save_checkpoint = save
+    else:
+        raise SystemExit("the run was not stopped")
+"""
+
+
+def in_child(*arguments):
+    """Runs in a process of its own: determinism is switched on for good there."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", _CHILD, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resumed")
+    in_child(str(folder), "train")
+    stopped = {name: contents(folder / f"{name}-stopped") for name in ("autoencoder", "conditional_gan")}
+    in_child(str(folder), "resume")
+    return folder, stopped
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "conditional_gan"])
+def test_a_run_that_was_stopped_and_resumed_is_the_same_to_the_last_bit(resumed, name):
+    folder, stopped = resumed
+    newest = max(path for path in stopped[name] if path.endswith(".npz"))
+    assert newest.endswith("epoch-00002.npz")
+    assert not any(path.endswith("model.keras") for path in stopped[name])
+    whole, again = (RunFolder(folder / f"{name}-{how}") for how in ("whole", "stopped"))
+    with np.load(whole.checkpoints()[-1]) as expected, np.load(again.checkpoints()[-1]) as state:
+        assert expected.files == state.files
+        for key in set(expected.files) - {"history"}:
+            np.testing.assert_array_equal(state[key], expected[key], err_msg=key)
+    assert (again / "history.csv").read_text() == (whole / "history.csv").read_text()
+    first, second = whole.load_model("model").get_weights(), again.load_model("model").get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def small_model():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.mark.parametrize("tear", ["half", "empty", "garbage", "tail"])
+def test_a_torn_checkpoint_is_skipped_with_a_line(tmp_path, capsys, tear):
+    folder, model = RunFolder(tmp_path), small_model()
+    for epoch in (1, 2, 3):
+        model.set_weights([np.full_like(w, epoch) for w in model.get_weights()])
+        folder.save_checkpoint(model, epoch, [{"epoch": e} for e in range(1, epoch + 1)])
+    assert [path.name for path in folder.checkpoints()] == ["epoch-00002.npz", "epoch-00003.npz"]
+    newest = folder.checkpoints()[-1]
+    whole = newest.read_bytes()
+    torn = {"half": whole[: len(whole) // 2], "empty": b"", "garbage": b"x" * 99, "tail": whole[:-10]}[tear]
+    newest.write_bytes(torn)
+    other = small_model()
+    assert folder.restore_checkpoint(other) == (2, [{"epoch": 1}, {"epoch": 2}])
+    assert (other.get_weights()[0] == 2).all()
+    said = capsys.readouterr().out
+    assert said.startswith("skipped a checkpoint that cannot be read")
+    assert "epoch-00003.npz" in said
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    RunFolder(tmp_path).save_checkpoint(small_model(), 1, [])
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="belongs to another model"):
+        RunFolder(tmp_path).restore_checkpoint(other)
+
+
+def test_resuming_trains_the_epochs_that_are_left(tmp_path):
+    train(tmp_path / "run", epochs=1)
+    longer = train(tmp_path / "run", None, epochs=3, resume=True, preset="base", modalities={"vector": "vector"})
+    assert longer.config.epochs == 3
+    assert [row["epoch"] for row in history(longer.path)] == ["1", "2", "3"]
+    again = train(tmp_path / "run", None, epochs=3, resume=True, modalities={"vector": "vector"})
+    assert len(history(again.path)) == 3
+    with pytest.raises(ValueError, match="only --epochs may change. Received: {'fusion_width': 5}"):
+        zoo.train("fusion_classifier", out=tmp_path / "run", resume=True, fusion_width=5)
+    with pytest.raises(ValueError, match="holds a run of `fusion_classifier`, not of `autoencoder`"):
+        zoo.train("autoencoder", out=tmp_path / "run", resume=True)
+    with pytest.raises(FileNotFoundError, match="is no run"):
+        zoo.train("autoencoder", out=tmp_path / "nowhere", resume=True)
+
+
+# The folder
+
+
+def history(folder):
+    with (folder / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_history_has_a_row_an_epoch(finished):
+    rows = history(finished.path)
+    assert list(rows[0]) == ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+
+
+def test_a_run_that_is_there_is_not_lost(finished, tmp_path):
+    before = contents(finished.path)
+    with pytest.raises(FileExistsError, match="already holds a run. Continue it with --resume, replace it with --overwr"):
+        train(finished.path)
+    mistakes = [
+        ({"source": "nowhere.csv"}, "There is no data source"),
+        ({"source": "scenes:32", "fusion_wdth": 3}, "Unknown hyperparameter"),
+        ({"modalities": {"sound": "vector"}}, "no column `sound`"),
+        ({"modalities": {"image": "image"}, "image_encoder": "resnett"}, "Unknown image encoder"),
+        ({"modalities": {"text": "text"}, "word_vectors": str(tmp_path / "none.txt")}, "none.txt"),
+    ]
+    for mistake, message in mistakes:
+        with pytest.raises((ValueError, OSError), match=message):
+            train(finished.path, overwrite=True, **mistake)
+    assert contents(finished.path) == before
+
+
+def test_overwriting_replaces_a_run(tmp_path):
+    train(tmp_path / "run", epochs=2)
+    (tmp_path / "run" / "metrics").mkdir()
+    (tmp_path / "run" / "metrics" / "old.json").write_text("{}")
+    run = train(tmp_path / "run", epochs=1, overwrite=True)
+    assert len(history(run.path)) == 1
+    assert not (run.path / "metrics").exists()
+    assert not list(run.path.rglob(".*"))
+
+
+def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="exists and is no run. Choose another folder with --out"):
+            RunFolder(tmp_path).create(overwrite)
+    with pytest.raises(FileExistsError):
+        RunFolder(tmp_path / "thesis.txt").create(overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    RunFolder(tmp_path / "new" / "deep").create()
+    RunFolder(tmp_path / "new" / "deep").create()  # empty: nothing can be lost
+
+
+def test_replaced_leaves_nothing_behind_on_failure(tmp_path):
+    path = tmp_path / "numbers.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="torn"), replaced(path) as beside:
+        beside.write_text("half of the n")
+        assert path.read_text() == "old"
+        raise RuntimeError("torn")
+    with pytest.raises(RuntimeError, match="torn"), replaced(tmp_path / "folder") as beside:
+        beside.mkdir()
+        (beside / "file").write_text("half")
+        raise RuntimeError("torn")
+    assert [p.name for p in tmp_path.iterdir()] == ["numbers.txt"]
+    with replaced(path) as beside:
+        beside.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["numbers.txt"]
+
+
+def test_folders_that_cannot_be_loaded(tmp_path, finished):
+    with pytest.raises(FileNotFoundError, match="is no run: it has no config.json. Make one with zoo train"):
+        zoo.load(tmp_path)
+    saved = json.loads((finished.path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "format": 99}))
+    with pytest.raises(ValueError, match="has format 99; this version reads up to 1. Upgrade mmkeras"):
+        zoo.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    (tmp_path / "preprocess.keras").write_bytes((finished.path / "preprocess.keras").read_bytes())
+    with pytest.raises(FileNotFoundError, match="its training has not ended. Go on with --resume"):
+        zoo.load(tmp_path)
+
+
+# Mistakes, in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "autoencodr"}, "Unknown model `autoencodr`. Did you mean `autoencoder`[?] The zoo has: autoencoder, c"),
+        ({"preset": "tny"}, "Unknown preset `tny` of `dual_encoder`. Did you mean `tiny`[?] It has: base, tiny, siglip"),
+        ({"embeding_dim": 8}, "Unknown hyperparameter `embeding_dim` of `dual_encoder`. Did you mean `embedding_dim`[?] It"),
+        ({"loss": "cilp"}, "`loss`. Expected one of 'clip', 'siglip', 'triplet', 'l2'. Received: 'cilp'. Did you mean `cl"),
+        ({"embedding_dim": "big"}, "`embedding_dim`. Expected an integer. Received: 'big' of type str"),
+        ({"embedding_dim": 8.5}, "`embedding_dim`. Expected an integer. Received: 8.5"),
+        ({"embedding_dim": True}, "`embedding_dim`. Expected an integer. Received: True of type bool"),
+        ({"image_size": (8, 8, 3)}, "`image_size`. Expected int x int. Received"),
+        ({"label_positives": "yes"}, "`label_positives`. Expected true or false"),
+        ({"modalities": {"image": "image", "x": "sound"}}, "kind of the modality `x`. Expected image, text or vector"),
+        ({"modalities": {"image": "image", "presence": "text"}}, "cannot be called `presence`"),
+        ({"modalities": {}}, "Expected at least one modality"),
+        ({"modalities": {"image": "image"}}, "Expected two modalities or more"),
+        ({"modalities": {"image": "image", "v": "vector"}}, "size of the vector `v` is not known. Give it: vector_dim={'v'"),
+    ],
+)
+def test_mistakes_are_named_with_what_is_valid(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.build(**{"name": "dual_encoder", **arguments})
+
+
+def test_values_become_what_is_asked_for():
+    config = _registry.configure("fusion_classifier", image_size=24, learning_rate=1, num_classes=4.0)
+    assert (config.image_size, config.learning_rate, config.num_classes) == ((24, 24), 1.0, 4)
+    assert type(config.num_classes) is int
+    assert config.replace(image_size=[8, 16]).image_size == (8, 16)
+    assert _registry.module("fusion_classifier").Config(**config.to_dict()) == config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.num_classes = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample(Config):
+    size: tuple[int, int] = hp((1, 1), "height x width")
+    use_it: bool = hp(False, "whether")
+    weights: str | None = hp(None, "file")
+    kinds: dict[str, str] = hp({}, "name=kind")
+    sizes: dict[str, int] = hp({}, "name=size")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("size", "48x64", (48, 64)), ("size", "48,64", (48, 64)), ("size", "48", (48, 48)), ("use_it", "true", True),
+        ("use_it", "No", False), ("weights", "none", None), ("weights", "a.txt", "a.txt"),
+        ("kinds", "photo=image,title=text", {"photo": "image", "title": "text"}), ("sizes", "v=8", {"v": 8}),
+        ("learning_rate", "1e-3", 1e-3), ("epochs", "7", 7), ("optimizer", "adam", "adam"),
+    ],
+)  # fmt: skip
+def test_values_written_on_the_command_line(name, text, value):
+    hints = {**Config.__annotations__, **Sample.__annotations__}
+    assert parse(name, text, hints[name]) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("size", "big", "int x int"), ("size", "1x2x3", "int x int"), ("use_it", "maybe", "true or false"),
+        ("epochs", "1.5", "an integer"), ("learning_rate", "fast", "a number"), ("sizes", "v=x", "an integer"),
+        ("kinds", "photo", "a mapping"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_read(name, text, expected):
+    hints = {**Config.__annotations__, **Sample.__annotations__}
+    with pytest.raises(ValueError, match=f"Invalid value for option --{name.replace('_', '-')}. Expected {expected}"):
+        parse(name, text, hints[name])
+
+
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"no longer a number in epoch \d, step \d.*smaller --learning-rate"):
+        train(tmp_path / "run", epochs=3, learning_rate=1e30, clip_norm=0.0, optimizer="sgd", schedule="constant")
+
+
+# Options of training
+
+
+def test_balanced_classes_weigh_alike(tmp_path):
+    run = train(tmp_path / "run", class_weight="balanced")
+    split = run.split("train")
+    weights = _train._class_weights(run, split).numpy()
+    labels = split.cells("label")
+    counts = np.array([labels.count(label) for label in run.labels])
+    assert counts.std() > 0
+    np.testing.assert_allclose(weights * counts, (weights * counts)[0], rtol=1e-5)
+    assert (weights * counts).sum() == pytest.approx(len(split))
+
+
+def table(path, texts, labels):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["remark", "kind"], *zip(texts, labels, strict=True)])
+    return str(path)
+
+
+TEXTS = ["red round thing", "blue square thing", "red ball", "blue box", "round red", "square blue box"] * 5
+KINDS = ["ball", "box"] * 15
+COLUMNS = {"remark": "text", "kind": "label"}
+OF_TEXT = {"preset": "tiny", "text_encoder": "bag", "columns": COLUMNS, "verbose": 0, "epochs": 1}
+
+
+def test_word_vectors_are_taken_from_a_file(tmp_path, capsys):
+    source = table(tmp_path / "things.csv", TEXTS, KINDS)
+    numbers = np.random.default_rng(0).normal(size=(2, 16)).round(3).astype("float32")
+    lines = [" ".join([word, *map(str, row)]) for word, row in zip(["red", "box"], numbers, strict=True)]
+    (tmp_path / "glove.txt").write_text("\n".join(lines) + "\nunseen" + " 0.5" * 16 + "\n")
+    options = {**OF_TEXT, "word_vectors": str(tmp_path / "glove.txt"), "learning_rate": 1e-12, "weight_decay": 0.0}
+    run = zoo.train("fusion_classifier", source, out=tmp_path / "run", **options)
+    assert "vectors for 2 of" in capsys.readouterr().out
+    vocabulary = run.preprocessor.reader("remark").vocabulary
+    rows = run.model.get_layer("remark_encoder").get_layer("text_embedding").table.numpy()
+    np.testing.assert_allclose(rows[[vocabulary.index("red"), vocabulary.index("box")]], numbers, atol=1e-6)
+    assert np.abs(rows[vocabulary.index("blue")]).max() < 0.06  # at random, as it began
+    with pytest.raises(ValueError, match="vectors of 16 numbers: take --text-dim 16"):
+        zoo.train("fusion_classifier", source, out=tmp_path / "other", **{**options, "text_dim": 8})
+    assert not (tmp_path / "other").exists()
+
+
+def test_bad_rows_are_refused_or_skipped(tmp_path, capsys):
+    source = table(tmp_path / "things.csv", [*TEXTS, "no kind"], [*KINDS, ""])
+    options = {**OF_TEXT, "out": tmp_path / "run"}
+    with pytest.raises(data.DataError, match="things.csv, row 32: the target `label` is empty"):
+        zoo.train("fusion_classifier", source, **options)
+    assert not (tmp_path / "run").exists()
+    run = zoo.train("fusion_classifier", source, **options, skip_bad=True)
+    assert "1 bad rows left out" in capsys.readouterr().out
+    assert run.labels == ("ball", "box")
+    assert run.config.modalities == {"remark": "text"}
+    assert zoo.load(run.path).skip_bad
+
+
+def test_labels_of_one_kind_are_nothing_to_learn(tmp_path):
+    source = table(tmp_path / "things.csv", TEXTS, ["ball"] * 30)
+    with pytest.raises(data.DataError, match="Expected two labels or more in the training split. Found one: 'ball'"):
+        zoo.train("fusion_classifier", source, out=tmp_path / "run", **OF_TEXT)
+
+
+def test_many_labels_a_row(tmp_path):
+    run = train(tmp_path / "run", labels="many", epochs=2)
+    assert run.config.num_classes == len(run.labels) == 14
+    assert 0 <= run.evaluate("test")["vector"]["macro_f1"] <= 1
+    answer = run.predict("classify", vector=[[0.5] * 8])
+    assert sorted(answer["classes"][0]) == list(run.labels)
+    assert (np.diff(answer["scores"][0]) <= 0).all()
+
+
+# What is measured
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    out = tmp_path_factory.mktemp("classifier") / "run"
+    options = {"text_encoder": "bag", "modality_dropout": 0.3, "epochs": 8, "batch_size": 16, "verbose": 0}
+    return zoo.train("fusion_classifier", "scenes:480", out=out, preset="tiny", **options)
+
+
+def test_classifier_is_measured_from_every_subset_and_beats_chance(classifier):
+    report = classifier.evaluate("test", subsets=True)
+    assert list(report) == ["image and text", "text", "image", "majority label"]
+    chance = report["majority label"]["accuracy"]
+    assert report["image and text"]["accuracy"] > chance + 0.2
+    assert report["text"]["accuracy"] > chance + 0.2
+    rows = list(classifier.batches(classifier.split("test")))
+    right = [classifier.model(x, training=False)["label"].numpy().argmax(-1) == y["label"].numpy() for x, y in rows]
+    assert report["image and text"]["accuracy"] == pytest.approx(np.concatenate(right).mean())
+    assert json.loads((classifier.path / "metrics" / "test.json").read_text()) == report
+    assert (classifier.path / "figures" / "confusion-test.png").stat().st_size > 1000
+
+
+def test_prediction_is_in_words_and_a_modality_may_be_left_out(classifier):
+    answer = classifier.predict(text=["a large red circle", "a small blue square"])
+    assert set(answer["label"]) <= set(classifier.labels)
+    np.testing.assert_allclose(answer["probabilities"].sum(axis=-1), 1, rtol=1e-5)
+    one = classifier.predict(text=["a large red circle"], image=[b""])
+    np.testing.assert_allclose(one["probabilities"][0], answer["probabilities"][0], atol=1e-5)
+    for mistake, message in (
+        ({"sound": ["x"]}, "Expected values for some of"),
+        ({"text": ["a"], "image": [b"", b""]}, "as many values for every modality"),
+        ({"signature": "classfy", "text": ["a"]}, "Unknown signature 'classfy'. The model has: serving_default, classify"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            classifier.predict(**mistake)
+
+
+@pytest.fixture(scope="module")
+def retriever(tmp_path_factory):
+    out = tmp_path_factory.mktemp("retriever") / "run"
+    options = {"text_encoder": "bag", "epochs": 8, "batch_size": 32, "verbose": 0}
+    return zoo.train("dual_encoder", "scenes:480", out=out, preset="tiny", **options)
+
+
+def test_retrieval_is_that_of_brute_force_and_beats_chance(retriever):
+    report = retriever.evaluate("test")
+    split = retriever.split("test")
+    own, images = split.cells("text"), retriever.embed("image", split)
+    texts = sorted(set(own))
+    by_text = dict(zip(texts, retriever.embed("text", texts), strict=True))
+    assert 1 < len(texts) < len(own)  # some pictures share a text
+
+    ranks = {"image -> text": [], "text -> image": []}
+    for image, text in zip(images, own, strict=True):
+        scores = [float(by_text[other] @ image) for other in texts]
+        ranks["image -> text"].append(1 + sum(score > scores[texts.index(text)] for score in scores))
+    for text in texts:
+        scores = [float(by_text[text] @ image) for image in images]
+        best = max(score for score, other in zip(scores, own, strict=True) if other == text)
+        ranks["text -> image"].append(1 + sum(score > best for score in scores))
+    for direction, queries in (("image -> text", len(own)), ("text -> image", len(texts))):
+        found, first = report[direction], np.array(ranks[direction])
+        assert (found["queries"], found["gallery"]) == (queries, len(own) + len(texts) - queries)
+        assert found["median_rank"] == np.median(first)
+        assert found["mrr"] == pytest.approx(np.mean(1 / first))
+        for k in (1, 5, 10):
+            assert found[f"recall@{k}"] == pytest.approx(np.mean(first <= k))
+        assert found["recall@10"] > 2 * 10 / found["gallery"]
+
+
+def test_search_is_the_ranking_by_cosine_here_and_exported(retriever, tmp_path):
+    ids, scores, pictures = retriever.search("a large red circle", "scenes:480", k=4)
+    split = retriever.split("test")
+    cosine = retriever.embed("image", split) @ retriever.embed("text", ["a large red circle"])[0]
+    best = np.argsort(-cosine, kind="stable")[:4]
+    assert ids == [split.cells("id")[i] for i in best]
+    np.testing.assert_allclose(scores, cosine[best], rtol=1e-6)
+    assert len(pictures) == 4
+    path = retriever.export(tmp_path, index="scenes:480", k=4)
+    served = export.in_own_process(path, {"search": {"text": ["a large red circle", ""]}})["search"]
+    assert [name.decode() for name in served["ids"][0]] == ids
+    np.testing.assert_allclose(served["scores"][0], scores, atol=1e-5)
+
+
+def test_autoencoder_is_measured_from_every_subset(tmp_path):
+    options = {"text_encoder": "bag", "vector_dim": {"vector": 8}, "verbose": 0, "epochs": 1}
+    modalities = {"text": "text", "vector": "vector"}
+    run = zoo.train("autoencoder", "scenes:32", out=tmp_path / "run", preset="tiny", modalities=modalities, **options)
+    report = run.evaluate("validation")
+    subsets = ["text", "vector", "text and vector"]
+    assert set(report) == {f"{name} from {given}" for name, given in itertools.product(modalities, subsets)}
+    (x,) = next(iter(run.batches(run.split("validation"))))
+    drawn = run.model({**x, "presence": x["presence"] * np.array([[1.0, 0.0]], "float32")}, training=False)
+    expected = np.mean((drawn["vector"].numpy() - x["vector"].numpy()) ** 2)
+    assert report["vector from text"]["mse"] == pytest.approx(expected, rel=1e-5)
+    assert (run.path / "figures" / "reconstructions-validation.png").exists()
