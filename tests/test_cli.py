@@ -75,7 +75,9 @@ def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_pa
     from mmkeras import export
 
     grid = tmp_path / "grid.png"
-    code, said, _ = run(capsys, "search", str(searchable), "red shoe", "--index", str(shoes), "--top-k", "5", "--out", str(grid))
+    code, said, _ = run(
+        capsys, "search", str(searchable), "red shoe", "--index", str(shoes), "--top-k", "5", "--out", str(grid)
+    )
     assert code == 0
     assert grid.exists()
     rows = [line.split() for line in said.splitlines()[:5]]
@@ -97,7 +99,10 @@ def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_pa
         (["train", "dual_encoder", "--data", "nothing.jsonl"], ["nothing.jsonl", "does not exist"]),
         (["train", "dual_encoder"], ["--data"]),
         (["train", "dual_encoder", "--data", "scenes", "--embeding-dim", "3"], ["--embeding-dim", "`--embedding-dim`"]),
-        (["train", "dual_encoder", "--data", "scenes", "--embedding-dim", "x"], ["--embedding-dim", "an integer", "'x'"]),
+        (
+            ["train", "dual_encoder", "--data", "scenes", "--embedding-dim", "x"],
+            ["--embedding-dim", "an integer", "'x'"],
+        ),
         (["train", "dual_encoder", "--data", "scenes", "--loss", "clp"], ["loss", "'clp'", "`clip`"]),
         (["train", "dual_encoder", "--data", "scenes", "--preset", "bse"], ["bse", "`base`"]),
         (["evaluate", "no-such-run"], ["no-such-run", "zoo train"]),

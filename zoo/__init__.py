@@ -11,7 +11,7 @@ from zoo._registry import build, describe, names, preprocessor
 __all__ = ["build", "describe", "load", "names", "preprocessor", "train"]
 
 
-def train(name, data, **options):
+def train(name, data=None, **options):
     """Trains a model and returns its Run, see `zoo._train.train`."""
     from zoo import _train  # late: it needs TensorFlow, which `zoo --help` does not wait for
 

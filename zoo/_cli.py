@@ -34,7 +34,9 @@ def main(arguments=None):
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(prog="zoo", description="Multi-input Keras models: train, evaluate, search, export.")
+    parser = argparse.ArgumentParser(
+        prog="zoo", description="Multi-input Keras models: train, evaluate, search, export."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     name = _name_of_model(arguments)
     _add_list(commands)
@@ -56,7 +58,9 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             valid = [option for action in self._actions for option in action.option_strings]
             given = unknown[0].split("=")[0]
-            raise ValueError(f"Unknown option {given} of `{self.prog}`.{did_you_mean(given, valid)} See {self.prog} --help.")
+            raise ValueError(
+                f"Unknown option {given} of `{self.prog}`.{did_you_mean(given, valid)} See {self.prog} --help."
+            )
         return options, unknown
 
 
@@ -93,9 +97,9 @@ def _add_train(commands, name):
     hyperparameters = command.add_argument_group("hyperparameters")
     hints = {}
     if name is not None:
-        config_class = _registry.module(name).Config
-        hints = typing.get_type_hints(config_class)
-        for field, default in _registry.defaults(config_class):
+        model = _registry.module(name)
+        hints = typing.get_type_hints(model.Config)
+        for field, default in _registry.defaults(model):
             choices = field.metadata["choices"]
             kind = ", ".join(map(str, choices)) if choices else type_name(hints[field.name])
             says = f"{field.metadata['help']} ({kind}; {_registry.written(default)})".replace("%", "%%")

@@ -42,7 +42,8 @@ class Config:
             choices = field.metadata["choices"]
             if choices and value not in choices:
                 raise ValueError(
-                    f"Invalid value for hyperparameter `{field.name}`. Expected one of {', '.join(map(repr, choices))}. "
+                    f"Invalid value for hyperparameter `{field.name}`. "
+                    f"Expected one of {', '.join(map(repr, choices))}. "
                     f"Received: {value!r}.{did_you_mean(str(value), choices)}"
                 )
             object.__setattr__(self, field.name, value)
@@ -76,7 +77,7 @@ def check_names(owner, given, config_class):
 def convert(name, value, hint):
     """`value` as the type `hint` asks for: lists become tuples, one number becomes a pair, the rest is refused."""
     if isinstance(hint, types.UnionType):
-        inner, = (h for h in typing.get_args(hint) if h is not type(None))
+        (inner,) = (h for h in typing.get_args(hint) if h is not type(None))
         return None if value is None else convert(name, value, inner)
     origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
@@ -104,7 +105,7 @@ def parse(name, text, hint):
         ValueError: if the text is no value of the type.
     """
     if isinstance(hint, types.UnionType):
-        inner, = (h for h in typing.get_args(hint) if h is not type(None))
+        (inner,) = (h for h in typing.get_args(hint) if h is not type(None))
         return None if text.lower() in ("none", "") else parse(name, text, inner)
     origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     try:

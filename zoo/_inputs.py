@@ -9,7 +9,9 @@ from zoo._config import Config, hp
 class Inputs(Config):
     """Which modalities a model has, how they are read, augmented and encoded."""
 
-    modalities: dict[str, str] = hp({"image": "image", "text": "text"}, "name=kind of each input: image, text or vector")
+    modalities: dict[str, str] = hp(
+        {"image": "image", "text": "text"}, "name=kind of each input: image, text or vector"
+    )
     image_size: tuple[int, int] = hp((48, 48), "height x width in pixels")
     image_channels: int = hp(3, "channels of a picture", (1, 3))
     image_resize: str = hp("stretch", "how pictures of another shape are fitted", ("stretch", "pad", "crop"))
@@ -45,11 +47,15 @@ class Inputs(Config):
             raise ValueError("Expected at least one modality, such as modalities={'image': 'image'}. Received: none.")
         for name, kind in self.modalities.items():
             if kind not in ("image", "text", "vector"):
-                raise ValueError(f"Invalid kind of the modality `{name}`. Expected image, text or vector. Received: {kind!r}.")
+                raise ValueError(
+                    f"Invalid kind of the modality `{name}`. Expected image, text or vector. Received: {kind!r}."
+                )
             if name in ("presence", "label", "noise"):
                 raise ValueError(f"A modality cannot be called `{name}`: that name has a meaning of its own.")
             if kind == "vector" and self.vector_dim.get(name, 1) < 1:
-                raise ValueError(f"Expected a positive size for the vector `{name}`. Received: {self.vector_dim[name]}.")
+                raise ValueError(
+                    f"Expected a positive size for the vector `{name}`. Received: {self.vector_dim[name]}."
+                )
 
     @property
     def names(self):
@@ -87,7 +93,9 @@ def read(config, name, raw):
 
     kind = config.modalities[name]
     if kind == "image":
-        return layers.DecodeImage(config.image_size, config.image_channels, config.image_resize, name=f"read_{name}")(raw)
+        return layers.DecodeImage(config.image_size, config.image_channels, config.image_resize, name=f"read_{name}")(
+            raw
+        )
     if kind == "text":
         options = {"unit": config.text_unit, "lower": config.text_lower, "punctuation": config.text_punctuation}
         return layers.TokenizeText(config.text_length, name=f"read_{name}", **options)(raw)
@@ -123,7 +131,9 @@ def augment(config, names=None):
     """What changes a batch in training, or None."""
     from mmkeras.data import Augment
 
-    strengths = {f.name[8:]: getattr(config, f.name) for f in dataclasses.fields(config) if f.name.startswith("augment_")}
+    strengths = {
+        f.name[8:]: getattr(config, f.name) for f in dataclasses.fields(config) if f.name.startswith("augment_")
+    }
     if not any(strengths.values()):
         return None
     strengths["token_dropout"] = strengths.pop("tokens")

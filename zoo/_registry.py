@@ -112,7 +112,10 @@ def make_preprocessor(model_module, config):
     from mmkeras.data import Preprocessor
 
     return Preprocessor(
-        model_module.preprocess(config), model_module.targets(config), model_module.augment(config), config.vocabulary_size
+        model_module.preprocess(config),
+        model_module.targets(config),
+        model_module.augment(config),
+        config.vocabulary_size,
     )
 
 
@@ -128,24 +131,23 @@ def describe(name):
     title, _, text = model.__doc__.strip().partition("\n")
     lines = [f"{name}: {title}", text.rstrip(), "", "Presets"]
     for preset, changes in model.PRESETS.items():
-        said = ", ".join(f"{key}={value}" for key, value in changes.items()) or "the defaults below"
+        said = ", ".join(f"{key}={value}" for key, value in changes.items() if preset != "base") or "the values below"
         lines += textwrap.wrap(f"{preset}: {said}", 118, initial_indent="  ", subsequent_indent="    ")
-    lines += ["", "Hyperparameters (name, default, what it is)"]
+    lines += ["", "Hyperparameters (name, value in `base`, what it is)"]
     hints = typing.get_type_hints(model.Config)
-    for field, default in defaults(model.Config):
+    for field, default in defaults(model):
         choices = field.metadata["choices"]
         kind = ", ".join(map(str, choices)) if choices else type_name(hints[field.name])
         lines.append(f"  {field.name:22} {written(default):24} {field.metadata['help']} ({kind})")
     return "\n".join(lines)
 
 
-def defaults(config_class):
-    """(field, default) of every hyperparameter, the model's own first."""
-    own = config_class.__annotations__
-    fields = sorted(dataclasses.fields(config_class), key=lambda f: f.name not in own)
-    for field in fields:
-        missing = field.default is dataclasses.MISSING
-        yield field, field.default_factory() if missing else field.default
+def defaults(model):
+    """(field, value in the preset `base`) of every hyperparameter of a model's module, its own fields first."""
+    own = model.Config.__annotations__
+    base = model.Config(**model.PRESETS["base"])
+    for field in sorted(dataclasses.fields(model.Config), key=lambda f: f.name not in own):
+        yield field, getattr(base, field.name)
 
 
 def written(value):

@@ -197,7 +197,10 @@ class Run:
         """(modality of queries, modality of the gallery, its split, its ids)."""
         if not hasattr(self.config, "temperature"):
             raise ValueError(f"Only a dual_encoder searches. {self.path} holds a run of `{self.name}`.")
-        texts, others = self.config.of_kind("text"), [n for n in self.config.names if n not in self.config.of_kind("text")]
+        texts, others = (
+            self.config.of_kind("text"),
+            [n for n in self.config.names if n not in self.config.of_kind("text")],
+        )
         gallery = others[0] if others else self.config.names[0]
         ask = texts[0] if texts else self.config.names[-1]
         split = self.split(data=index) if pathlib.Path(index).is_file() else self.split("test", index)
@@ -244,7 +247,9 @@ def load(path, needs_model=True):
     if needs_model:
         run.model = folder.load_model("model")
         if run.model is None:
-            raise FileNotFoundError(f"{folder.path} has no model.keras: its training has not ended. Go on with --resume.")
+            raise FileNotFoundError(
+                f"{folder.path} has no model.keras: its training has not ended. Go on with --resume."
+            )
         _registry.compile_model(run.module, run.model, config)
     return run
 
@@ -254,7 +259,9 @@ def usable(run, split, known_labels=False):
     pre, config = run.preprocessor, run.config
     split = split.replace({}, {name: kind for name, kind in config.modalities.items() if name in split.kinds})
     modalities = {name: config.modalities[name] for name in pre.input_names}
-    known = {n: set(run.labels) for n in pre.target_names if n in ("label", "tags")} if run.labels or known_labels else {}
+    known = (
+        {n: set(run.labels) for n in pre.target_names if n in ("label", "tags")} if run.labels or known_labels else {}
+    )
     return sources.checked(split, modalities, pre.target_names, run.skip_bad, known=known)
 
 

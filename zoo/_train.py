@@ -70,7 +70,9 @@ def train(
 
 def _with_columns(hyperparameters, columns):
     """Modalities declared by `--columns photo=image` are the model's, unless it was told others."""
-    declared = {c: kind for c, kind in (columns or {}).items() if kind in sources.MODALITIES and c not in sources.MODALITIES}
+    declared = {
+        c: kind for c, kind in (columns or {}).items() if kind in sources.MODALITIES and c not in sources.MODALITIES
+    }
     if declared and "modalities" not in hyperparameters:
         return {**hyperparameters, "modalities": declared}
     return hyperparameters
@@ -82,7 +84,9 @@ def _resumed(folder, name, hyperparameters):
         raise ValueError(f"{folder.path} holds a run of `{run.name}`, not of `{name}`.")
     changes = {key: value for key, value in hyperparameters.items() if getattr(run.config, key, None) != value}
     if set(changes) - {"epochs"}:
-        raise ValueError(f"A run is resumed with its own hyperparameters; only --epochs may change. Received: {changes}.")
+        raise ValueError(
+            f"A run is resumed with its own hyperparameters; only --epochs may change. Received: {changes}."
+        )
     run.config = run.config.replace(**changes)
     training.set_seed(run.seed, run.deterministic)
     _write_start(run, folder)
@@ -99,7 +103,9 @@ def _fit_preprocessor(run):
     texts = {name: sources.texts_of(split, name) for name in config.of_kind("text")}
     if any(texts.values()):
         tokenizer = TokenizeText(1, unit=config.text_unit, lower=config.text_lower, punctuation=config.text_punctuation)
-        longest = max(int(tf.reduce_max(tokenizer.split(tf.constant(column)).row_lengths())) for column in texts.values())
+        longest = max(
+            int(tf.reduce_max(tokenizer.split(tf.constant(column)).row_lengths())) for column in texts.values()
+        )
         config = config.replace(text_length=min(config.text_length, longest + 1))
     config = config.replace(vector_dim=sizes)
     run.preprocessor = _registry.make_preprocessor(run.module, config)
@@ -220,7 +226,9 @@ def _load_word_vectors(run):
     vocabulary = run.preprocessor.reader(name).vocabulary
     vectors, found = sources.read_word_vectors(run.config.word_vectors, vocabulary)
     if vectors.shape[1] != run.config.text_dim:
-        raise ValueError(f"{run.config.word_vectors} has vectors of {vectors.shape[1]} numbers: take --text-dim {vectors.shape[1]}.")
+        raise ValueError(
+            f"{run.config.word_vectors} has vectors of {vectors.shape[1]} numbers: take --text-dim {vectors.shape[1]}."
+        )
     for name in run.config.of_kind("text"):
         table = run.model.get_layer(f"{name}_encoder").get_layer("text_embedding").table
         table.assign(np.where(found[:, None], vectors, keras.ops.convert_to_numpy(table)))

@@ -34,23 +34,21 @@ class Config(_inputs.Inputs):
     reconstruct_each: bool = hp(False, "reconstruct from each modality alone besides, in every step")
     contrastive_weight: float = hp(0.0, "weight of the contrastive term between the modalities' embeddings")
     correlation_weight: float = hp(0.0, "weight of the correlation between the modalities' embeddings")
-    learning_rate: float = hp(3e-3, "learning rate (its peak, where there is a schedule)")
-    batch_size: int = hp(32, "rows a step in zoo.train")
-    modality_dropout: float = hp(0.3, "probability of leaving out each modality of a row in training")
 
 
+_BASE = {"learning_rate": 3e-3, "batch_size": 32, "modality_dropout": 0.3}
 PRESETS = {
-    "base": {},
+    "base": _BASE,
     "tiny": {
         "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16,
         "text_width": 16, "vector_width": 8, "embedding_dim": 16, "decoder_width": 8, "dropout": 0.0,
-        "modality_dropout": 0.0, "learning_rate": 5e-3, "batch_size": 8,
+        "learning_rate": 5e-3, "batch_size": 8,
     },
     "corrnet": {
         "modalities": {"left": "image", "right": "image"}, "image_size": (28, 14), "image_channels": 1,
         "image_encoder": "flat", "embedding_dim": 50, "combine": "sum", "activation": "sigmoid", "image_loss": "bce",
         "image_loss_weight": 392.0,  # the paper's loss is the sum over 392 pixels
-        "reconstruct_each": True, "correlation_weight": 2.0, "modality_dropout": 0.0, "dropout": 0.0,
+        "reconstruct_each": True, "correlation_weight": 2.0, "dropout": 0.0,
         "optimizer": "adam", "clip_norm": 0.0, "batch_size": 100, "epochs": 50,
     },
 }  # fmt: skip
@@ -159,7 +157,10 @@ def evaluate(run, split):
     config, names = run.config, run.config.names
     results, seen = {}, {}
     subsets = [s for n in range(1, len(names) + 1) for s in itertools.combinations(names, n)]
-    for (x, *_,) in run.batches(split):
+    for (
+        x,
+        *_,
+    ) in run.batches(split):
         seen.setdefault("presence", []).append(x["presence"].numpy())
         for name in names:
             seen.setdefault(name, []).append(x[name].numpy())

@@ -31,14 +31,7 @@ class Config(_inputs.Inputs):
     discriminator_augment: bool = hp(True, "shift and recolour at random what the discriminator sees (DiffAugment)")
     average: float = hp(0.998, "momentum of the generator's moving average")
     sample_every: int = hp(5, "epochs between two grids of samples")
-    text_encoder: str = hp("bag", "network of the text", ("lstm", "bilstm", "gru", "bag", "cnn"))
-    image_size: tuple[int, int] = hp((32, 32), "height x width in pixels")
-    optimizer: str = hp("adam", "optimiser", ("adamw", "adam", "sgd", "rmsprop", "lion"))
-    learning_rate: float = hp(3e-4, "learning rate (its peak, where there is a schedule)")
     beta_1: float = hp(0.5, "decay of the optimiser's first moment")
-    clip_norm: float = hp(0.0, "largest global norm of the gradient; 0 turns clipping off")
-    schedule: str = hp("constant", "learning rate in zoo.train", ("cosine", "constant"))
-    epochs: int = hp(60, "passes over the training split in zoo.train")
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,12 +49,16 @@ class Config(_inputs.Inputs):
         return self.of_kind("image")[0]
 
 
+_BASE = {
+    "image_size": (32, 32), "text_encoder": "bag", "optimizer": "adam", "learning_rate": 3e-4, "schedule": "constant",
+    "clip_norm": 0.0, "epochs": 60,
+}  # fmt: skip
 PRESETS = {
-    "base": {},
+    "base": _BASE,
     "tiny": {
-        "image_size": (16, 16), "generator_width": 8, "discriminator_width": 8, "noise_dim": 8, "condition_dim": 8,
-        "text_length": 8, "vocabulary_size": 50, "text_dim": 16, "text_width": 16, "batch_size": 8, "epochs": 2,
-        "dropout": 0.0,
+        **_BASE, "image_size": (16, 16), "generator_width": 8, "discriminator_width": 8, "noise_dim": 8,
+        "condition_dim": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16, "text_width": 16,
+        "batch_size": 8, "epochs": 2, "dropout": 0.0,
     },
 }  # fmt: skip
 

@@ -27,17 +27,6 @@ class Config(_inputs.Inputs):
     label_weight: float = hp(0.0, "weight of predicting the label from each embedding, by one head for all")
     num_classes: int = hp(0, "number of labels; zoo.train takes it from the training split")
     pool: str = hp("both", "tokens to one vector", ("mean", "max", "both"))
-    image_encoder: str = hp("resnet", "cnn, resnet, or a network of keras.applications such as MobileNetV2")
-    text_dim: int = hp(256, "size of a word's embedding")
-    text_width: int = hp(384, "size of an encoded token")
-    epochs: int = hp(30, "passes over the training split in zoo.train")
-    augment_shift: float = hp(0.1, "largest shift, as a share of the side")
-    augment_zoom: float = hp(0.2, "largest change of size, as a logarithm")
-    augment_rotate: float = hp(10.0, "largest turn in degrees")
-    augment_color: float = hp(0.25, "largest change of saturation, contrast and gamma")
-    augment_gray: float = hp(0.1, "share of pictures that lose their colour")
-    augment_erase: float = hp(0.25, "share of pictures that lose a rectangle")
-    augment_tokens: float = hp(0.1, "probability of a token becoming unknown")
 
     def __post_init__(self):
         super().__post_init__()
@@ -50,18 +39,20 @@ class Config(_inputs.Inputs):
         return self.label_positives or self.label_weight > 0
 
 
-_NO_AUGMENTATION = {
-    f"augment_{name}": 0.0 for name in ("shift", "zoom", "rotate", "color", "gray", "erase", "tokens")
-}
+_BASE = {
+    "image_encoder": "resnet", "text_dim": 256, "text_width": 384, "epochs": 30, "augment_shift": 0.1,
+    "augment_zoom": 0.2, "augment_rotate": 10.0, "augment_color": 0.25, "augment_gray": 0.1, "augment_erase": 0.25,
+    "augment_tokens": 0.1,
+}  # fmt: skip
 PRESETS = {
-    "base": {},
+    "base": _BASE,
     "tiny": {
-        "image_size": (16, 16), "image_encoder": "cnn", "image_width": 8, "text_length": 8, "vocabulary_size": 50,
-        "text_dim": 16, "text_width": 16, "vector_width": 8, "embedding_dim": 16, "dropout": 0.0,
-        "learning_rate": 5e-3, "batch_size": 8, "epochs": 10, **_NO_AUGMENTATION,
+        "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16,
+        "text_width": 16, "vector_width": 8, "embedding_dim": 16, "dropout": 0.0, "learning_rate": 5e-3,
+        "batch_size": 8,
     },
-    "siglip": {"loss": "siglip"},
-    "vse++": {"loss": "triplet", "negatives": "hardest"},
+    "siglip": {**_BASE, "loss": "siglip"},
+    "vse++": {**_BASE, "loss": "triplet", "negatives": "hardest"},
 }  # fmt: skip
 
 
@@ -193,7 +184,9 @@ def figures(run, split, num_rows=6, top=5):
     from mmkeras import plots
 
     step = max(len(split) // num_rows, 1)
-    queries = [text for cell in split.cells(texts[0])[::step] for text in (cell if isinstance(cell, list) else [cell])[:1]]
+    queries = [
+        text for cell in split.cells(texts[0])[::step] for text in (cell if isinstance(cell, list) else [cell])[:1]
+    ]
     queries = [text for text in queries if text][:num_rows]
     gallery = split.take([i for i, cell in enumerate(split.cells(images[0])) if len(cell)][:5000])
     scores = run.embed(texts[0], queries) @ run.embed(images[0], gallery).T

@@ -28,13 +28,6 @@ class Config(_inputs.Inputs):
     labels: str = hp("one", "one label a row, or many (the column `tags`)", ("one", "many"))
     label_smoothing: float = hp(0.0, "share of the target spread over all labels")
     class_weight: str = hp("none", "balanced: rare labels weigh more, in zoo.train", ("none", "balanced"))
-    dropout: float = hp(0.2, "rate of dropping units of the encoders and of the fused vector")
-    modality_dropout: float = hp(0.2, "probability of leaving out each modality of a row in training")
-    image_encoder: str = hp("resnet", "cnn, resnet, or a network of keras.applications such as MobileNetV2")
-    epochs: int = hp(15, "passes over the training split in zoo.train")
-    augment_shift: float = hp(0.1, "largest shift, as a share of the side")
-    augment_zoom: float = hp(0.1, "largest change of size, as a logarithm")
-    augment_tokens: float = hp(0.1, "probability of a token becoming unknown")
 
     @property
     def target(self):
@@ -42,13 +35,16 @@ class Config(_inputs.Inputs):
         return "label" if self.labels == "one" else "tags"
 
 
+_BASE = {
+    "image_encoder": "resnet", "dropout": 0.2, "modality_dropout": 0.2, "epochs": 15, "augment_shift": 0.1,
+    "augment_zoom": 0.1, "augment_tokens": 0.1,
+}  # fmt: skip
 PRESETS = {
-    "base": {},
+    "base": _BASE,
     "tiny": {
-        "image_size": (16, 16), "image_encoder": "cnn", "image_width": 8, "text_length": 8, "vocabulary_size": 50,
-        "text_dim": 16, "text_width": 16, "vector_width": 8, "fusion_width": 16, "num_classes": 3, "dropout": 0.0,
-        "modality_dropout": 0.0, "learning_rate": 5e-3, "batch_size": 8, "augment_shift": 0.0, "augment_zoom": 0.0,
-        "augment_tokens": 0.0,
+        "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16,
+        "text_width": 16, "vector_width": 8, "fusion_width": 16, "num_classes": 3, "dropout": 0.0,
+        "learning_rate": 5e-3, "batch_size": 8,
     },
 }  # fmt: skip
 
@@ -132,7 +128,9 @@ def evaluate(run, split, subsets=False):
     from mmkeras import metrics
 
     names = run.config.names
-    chosen = [s for n in range(1, len(names) + 1) for s in itertools.combinations(names, n)] if subsets else [tuple(names)]
+    chosen = (
+        [s for n in range(1, len(names) + 1) for s in itertools.combinations(names, n)] if subsets else [tuple(names)]
+    )
     logits, labels = {subset: [] for subset in chosen}, []
     for x, y in run.batches(split):
         labels.append(y["label"].numpy())
@@ -160,7 +158,9 @@ def figures(run, split):
 
     from mmkeras import metrics, plots
 
-    pairs = [(y["label"].numpy(), run.model(x, training=False)["label"].numpy().argmax(-1)) for x, y in run.batches(split)]
+    pairs = [
+        (y["label"].numpy(), run.model(x, training=False)["label"].numpy().argmax(-1)) for x, y in run.batches(split)
+    ]
     labels, predicted = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     matrix = metrics.confusion(labels, predicted, run.config.num_classes)
     return {"confusion": plots.confusion(matrix, run.preprocessor.reader("label").vocabulary)}
@@ -177,7 +177,9 @@ def judge(run):
 
     (name,) = run.config.names if len(run.config.names) == 1 else (None,)
     if name is None or run.config.modalities[name] != "image":
-        raise ValueError(f"Expected a classifier of pictures alone. Received: {run.path}, over {run.config.modalities}.")
+        raise ValueError(
+            f"Expected a classifier of pictures alone. Received: {run.path}, over {run.config.modalities}."
+        )
     layer = run.model.get_layer("label" if run.config.fusion == "late" else "fused")
     model = keras.Model(run.model.input, {"features": layer.output, "label": run.model.output["label"]})
 

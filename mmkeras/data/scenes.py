@@ -204,9 +204,11 @@ def _question(objects, random, i):
             shape = random.choice([s for s in SHAPES if s != shape])
         return "exists", f"is there a {color} {shape}", "yes" if yes else "no"
     a, b = objects[0], objects[1]
-    where = side(a, b) if yes else {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}[
+    where = (
         side(a, b)
-    ]
+        if yes
+        else {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}[side(a, b)]
+    )
     return kind, f"is the {a['shape']} {where} the {b['shape']}", "yes" if yes else "no"
 
 

@@ -112,7 +112,9 @@ class Split:
 
         if id(preprocessor) not in self._checked:
             names, targets = preprocessor.input_names, preprocessor.target_names
-            known = {name: set(preprocessor.reader(name).vocabulary) for name in targets if self.kinds.get(name) in TARGETS}
+            known = {
+                name: set(preprocessor.reader(name).vocabulary) for name in targets if self.kinds.get(name) in TARGETS
+            }
             rows = checked(self, {name: self.kinds.get(name, "other") for name in names}, targets, known=known)
             self._checked[id(preprocessor)] = preprocessor, rows  # both, or another may get its id
         return batches(self._checked[id(preprocessor)][1], preprocessor, batch_size, **options)

@@ -13,7 +13,7 @@ def image_decoder(latent_size, shape, network="cnn", width=32, name="image_decod
         latent_size: size of the latent.
         shape: `(height, width, channels)`.
         network: a name of `IMAGE_DECODERS`.
-        width: channels at half the resolution; each earlier stage has twice as many.
+        width: channels at half the resolution; the stage before has twice, the first four times as many.
         name: of the model.
 
     Raises:
@@ -31,14 +31,17 @@ def image_decoder(latent_size, shape, network="cnn", width=32, name="image_decod
 
 
 def cnn(x, shape, width):
-    """Transposed convolutions, doubling the sides three times, then cropped to the shape."""
+    """Three times upsampled and convolved, then cropped to the shape.
+
+    Pixels are repeated before they are convolved: transposed convolutions leave a checkerboard (Odena 2016).
+    """
     rows, columns, channels = math.ceil(shape[0] / 8), math.ceil(shape[1] / 8), shape[2]
     x = layers.Dense(rows * columns * 4 * width, use_bias=False)(x)
     x = _normalized(layers.Reshape((rows, columns, 4 * width))(x))
-    for stage in (2, 1):
-        # A kernel of four with a stride of two covers every pixel equally often: no checkerboard (Odena 2016).
-        x = _normalized(layers.Conv2DTranspose(stage * width, 4, 2, padding="same", use_bias=False)(x))
-    x = layers.Conv2DTranspose(channels, 4, 2, padding="same", activation="sigmoid")(x)
+    for size in (2 * width, width, max(width // 2, 4)):
+        x = layers.UpSampling2D(2)(x)
+        x = _normalized(layers.Conv2D(size, 3, padding="same", use_bias=False)(x))
+    x = layers.Conv2D(channels, 3, padding="same", activation="sigmoid")(x)
     crop = (8 * rows - shape[0], 8 * columns - shape[1])
     return layers.Cropping2D([(c // 2, c - c // 2) for c in crop], name="pixels")(x) if any(crop) else x
 

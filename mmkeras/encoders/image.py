@@ -30,7 +30,9 @@ def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, 
     inputs = keras.Input(shape, name="pixels")
     if network in IMAGE_ENCODERS:
         if weights:
-            raise ValueError(f"There are no weights {weights!r} for the network {network!r}, only for keras.applications.")
+            raise ValueError(
+                f"There are no weights {weights!r} for the network {network!r}, only for keras.applications."
+            )
         x = IMAGE_ENCODERS[network](inputs, width)
     elif isinstance(getattr(keras.applications, network, None), type(image_encoder)):
         x = _application(inputs, network, weights)

@@ -63,7 +63,7 @@ def encode_png(pixels):
 
 
 def readable(modalities, outputs, readers):
-    """Decoded modalities as a client wants them: pictures as `<name>_bytes` (PNG), texts as strings, numbers as they are.
+    """Decoded modalities for a client: pictures as `<name>_bytes` (PNG), texts as strings, numbers as they are.
 
     Args:
         modalities: `{name: kind}`.

@@ -27,4 +27,4 @@ FEATURE_FUSIONS = {
 }
 DECISION_FUSIONS = {"late": Late}
 
-__all__ = ["DECISION_FUSIONS", "FEATURE_FUSIONS", *(c.__name__ for c in (*FEATURE_FUSIONS.values(), Late))]  # noqa: PLE0604
+__all__ = ["DECISION_FUSIONS", "FEATURE_FUSIONS", *(c.__name__ for c in (*FEATURE_FUSIONS.values(), Late))]

@@ -36,7 +36,7 @@ class FeatureFusion(layers.Layer):
         """Creates the weights of the family."""
 
     def fuse(self, features, present):
-        """Features, a list of `(batch, feature_width)`, and present `(batch, modalities)`, bool, to `(batch, width)`."""
+        """Features, a list of `(batch, feature_width)`, and bools `(batch, modalities)` to `(batch, width)`."""
         raise TypeError(f"{type(self).__name__} does not say how it fuses: it must define `fuse`.")
 
     def call(self, tokens, presence=None, tokens_mask=None, mask=None):

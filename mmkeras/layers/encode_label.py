@@ -33,7 +33,9 @@ class EncodeLabel(keras.layers.Layer):
 
     def _lookup(self, labels):
         if self.table is None:
-            raise ValueError("The labels are not known. Fit them first: mmkeras.data.adapt(preprocessor, source.train).")
+            raise ValueError(
+                "The labels are not known. Fit them first: mmkeras.data.adapt(preprocessor, source.train)."
+            )
         return self.table.lookup(labels)
 
     def call(self, labels):

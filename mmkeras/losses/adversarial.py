@@ -24,7 +24,7 @@ def wasserstein(real, fake):
 
 
 def generator_loss(name, fake):
-    """What the generator minimises under the loss `name`, from the discriminator's logits `(batch,)` for its pictures."""
+    """What the generator minimises under the loss `name`: from the logits `(batch,)` of its pictures to a number."""
     if name == "non_saturating":
         return ops.mean(ops.softplus(-fake))
     if name == "least_squares":
@@ -33,7 +33,7 @@ def generator_loss(name, fake):
 
 
 def gradient_penalty(gradients):
-    """`(norm - 1)^2` of the critic's gradients `(batch, ...)` at points between real and fake (WGAN-GP, Gulrajani 2017)."""
+    """`(norm - 1)^2` of the critic's gradients `(batch, ...)` between real and fake (WGAN-GP, Gulrajani 2017)."""
     norm = ops.sqrt(ops.sum(ops.square(ops.reshape(gradients, (ops.shape(gradients)[0], -1))), axis=-1) + 1e-12)
     return ops.mean(ops.square(norm - 1))
 

@@ -68,7 +68,7 @@ def _triplet_loss(similarity, usable, own, margin, negatives):
 
 
 def l2(similarity, positive, valid, scale, bias):
-    """Squared distance of the unit vectors of a row, `2 - 2 cosine`: no negatives, for pairs that are held apart otherwise."""
+    """Squared distance of the unit vectors of a row, `2 - 2 cosine`; nothing holds different rows apart."""
     return _mean(2 - 2 * ops.diagonal(similarity), valid)
 
 

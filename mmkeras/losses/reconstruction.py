@@ -5,7 +5,7 @@ from keras import ops
 
 
 def pixel_mse(pixels, reconstruction):
-    """Squared error, summed over the channels and averaged over the places: `(batch, height, width, c)` to `(batch,)`."""
+    """Squared error, summed over channels and averaged over places: `(batch, height, width, c)` to `(batch,)`."""
     return ops.mean(ops.sum(ops.square(pixels - reconstruction), axis=-1), axis=(1, 2))
 
 

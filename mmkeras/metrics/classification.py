@@ -1,5 +1,7 @@
 """Classification: one label a row, or several."""
 
+import itertools
+
 import numpy as np
 
 
@@ -56,7 +58,9 @@ def multilabel(labels, probabilities, threshold=0.5):
         "macro_f1": float(np.mean((2 * true / np.maximum(total, 1))[occurring])),
         "sample_f1": float(np.mean(per_row)),
         "auroc": _mean_auroc(labels, probabilities),
-        "map": float(np.mean([_average_precision(labels[:, c], probabilities[:, c]) for c in np.flatnonzero(occurring)])),
+        "map": float(
+            np.mean([_average_precision(labels[:, c], probabilities[:, c]) for c in np.flatnonzero(occurring)])
+        ),
     }
 
 
@@ -73,7 +77,7 @@ def expected_calibration_error(labels, probabilities, num_bins=15):
     correct = probabilities.argmax(axis=-1) == labels
     edges = np.linspace(0, 1, num_bins + 1)
     error = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())

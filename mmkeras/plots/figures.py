@@ -19,7 +19,9 @@ def history(rows):
         axes = figure.add_subplot(-(-len(names) // 4), min(len(names), 4), i + 1)
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             if key in rows[-1]:
-                axes.plot(epochs, [row.get(key, np.nan) for row in rows], label=label, marker="." if len(rows) < 3 else "")
+                axes.plot(
+                    epochs, [row.get(key, np.nan) for row in rows], label=label, marker="." if len(rows) < 3 else ""
+                )
         axes.set_title(name.replace("_", " "))
         axes.set_xlabel("epoch")
         axes.legend()

@@ -1,14 +1,14 @@
 """The run folder: configuration, models, checkpoints, history, metrics, figures.
 
-    config.json          format version, model, preset, hyperparameters, data, seed, versions
-    preprocess.keras     raw bytes and strings to inputs
-    targets.keras        raw answers to targets, where the model has any
-    model.keras          the trained model
-    checkpoints/         the last two states of training, optimiser and random state included
-    history.csv          a row an epoch
-    logs/                the same for TensorBoard
-    metrics/SPLIT.json   what `zoo evaluate` found
-    figures/*.png
+config.json          format version, model, preset, hyperparameters, data, seed, versions
+preprocess.keras     raw bytes and strings to inputs
+targets.keras        raw answers to targets, where the model has any
+model.keras          the trained model
+checkpoints/         the last two states of training, optimiser and random state included
+history.csv          a row an epoch
+logs/                the same for TensorBoard
+metrics/SPLIT.json   what `zoo evaluate` found
+figures/*.png
 """
 
 import csv
@@ -116,7 +116,7 @@ class RunFolder:
         """
         for path in reversed(self.checkpoints()):
             try:
-                with np.load(path) as file:
+                with path.open("rb") as opened, np.load(opened) as file:
                     state = {name: file[name] for name in file.files}
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 print(f"skipped a checkpoint that cannot be read: {path} ({error})")

@@ -44,8 +44,12 @@ class MultiInput(keras.Model):
         missing = sorted(set(expected) - set(inputs) - {"presence"})
         extra = sorted(set(inputs) - set(expected) - {"presence"})
         if missing or extra:
-            problem = "; ".join(f"{what} {names}" for what, names in (("missing", missing), ("unknown", extra)) if names)
-            raise ValueError(f"Expected inputs with the keys {sorted(expected)}. Received: {sorted(inputs)} ({problem}).")
+            problem = "; ".join(
+                f"{what} {names}" for what, names in (("missing", missing), ("unknown", extra)) if names
+            )
+            raise ValueError(
+                f"Expected inputs with the keys {sorted(expected)}. Received: {sorted(inputs)} ({problem})."
+            )
         values = {}
         for name, tensor in expected.items():
             if name == "presence" and name not in inputs:

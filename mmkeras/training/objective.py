@@ -143,7 +143,9 @@ class Supervised(Term):
         self.target = target
 
     def __call__(self, inputs, targets, outputs, present):
-        loss = keras.losses.sparse_categorical_crossentropy(targets[self.target], outputs[self.output], from_logits=True)
+        loss = keras.losses.sparse_categorical_crossentropy(
+            targets[self.target], outputs[self.output], from_logits=True
+        )
         return ops.mean(loss)
 
 
@@ -191,7 +193,9 @@ class ObjectiveModel(MultiInput):
         if isinstance(objective, dict):
             objective = keras.saving.deserialize_keras_object(objective)
         self.objective = objective
-        self.parts = [keras.metrics.Mean(name=term.name) for term in objective.terms] if len(objective.terms) > 1 else []
+        self.parts = (
+            [keras.metrics.Mean(name=term.name) for term in objective.terms] if len(objective.terms) > 1 else []
+        )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss, parts = self.objective(self.matched(x), y, y_pred)

@@ -30,8 +30,8 @@ class Adversarial(keras.Model):
     """
 
     def __init__(
-        self, generator, discriminator, condition="text", loss="non_saturating", mismatch_weight=0.5, feature_weight=0.0,
-        kl_weight=0.01, penalty_weight=0.0, discriminator_steps=1, augment=True, average=0.999, seed=0, **kwargs,
+        self, generator, discriminator, condition="text", loss="non_saturating", mismatch_weight=0.5,
+        feature_weight=0.0, kl_weight=0.01, penalty_weight=0.0, discriminator_steps=1, augment=True, average=0.999, seed=0, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.generator = generator
@@ -172,7 +172,7 @@ class Adversarial(keras.Model):
 
 
 def differentiable_augment(pictures, seed):
-    """Pixels `(batch, height, width, channels)` shifted by up to an eighth and recoloured, gradients passing through."""
+    """Pixels `(batch, height, width, channels)` shifted by up to an eighth and recoloured; gradients pass through."""
     batch, height, width = ops.shape(pictures)[0], pictures.shape[1], pictures.shape[2]
 
     def draw(low, high):

@@ -1,0 +1,185 @@
+"""A tiny run of every model: its folder, read again, and its SavedModel in a process that imports TensorFlow alone."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from mmkeras import data, export
+
+SIGNATURES = {
+    "autoencoder": {"serving_default", "encode", "encode_image", "encode_text", "decode"},
+    "conditional_gan": {"serving_default", "generate", "generate_seeded"},
+    "cross_modal": {"serving_default"},
+    "dual_encoder": {"serving_default", "encode_image", "encode_text", "score", "search"},
+    "fusion_classifier": {"serving_default", "classify"},
+}
+TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A function from a model's name to a tiny run of it, once a name."""
+    runs = {}
+
+    def train(name):
+        if name not in runs:
+            out = tmp_path_factory.mktemp(name)
+            options = {"text_encoder": TEXT_ENCODERS.get(name, "bag"), "preset": "tiny", "epochs": 1, "verbose": 0}
+            runs[name] = zoo.train(name, "scenes:64", out=out / "run", **options)
+        return runs[name]
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def raw():
+    """Seven rows of raw values that differ, the last two each lacking a modality."""
+    split = data.open("scenes:64").train
+    texts = split.cells("text")
+    rows = [texts.index(text) for text in dict.fromkeys(texts)][:7]
+    values = {"image": [split.cells("image")[i] for i in rows], "text": [texts[i] for i in rows]}
+    values["image"][5], values["text"][6] = b"", ""
+    return values
+
+
+def calls(run, signatures, raw):
+    """Arguments of every signature."""
+    num_rows = len(raw["text"])
+    width = getattr(run.config, "embedding_dim", 1)
+    embedding = np.random.default_rng(0).normal(size=(7, width)).astype("float32")[:num_rows]
+    values = {**raw, "seed": list(range(num_rows)), "embedding": embedding}
+    return {name: {key: values[key] for key in signature.inputs} for name, signature in signatures.items()}
+
+
+def of_rows(arguments, rows):
+    return {
+        name: {key: [values[i] for i in rows] for key, values in given.items()} for name, given in arguments.items()
+    }
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)), dtype="int32")
+
+
+def assert_equal(answer, expected, exact=True):
+    """Numbers to 1e-5; strings and PNG bytes exactly, or after another batch size to one level of a pixel."""
+    assert set(answer) == set(expected)
+    for key, value in expected.items():
+        if value.dtype.kind in "OS":
+            for mine, theirs in zip(answer[key].ravel().tolist(), value.ravel().tolist(), strict=True):
+                if exact or not key.endswith("_bytes"):
+                    assert mine == theirs, key
+                else:
+                    assert np.abs(pixels(mine) - pixels(theirs)).max() <= 1, key
+        else:
+            np.testing.assert_allclose(answer[key], value, atol=1e-5, rtol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_saved_model_answers_as_this_process_does(name, trained, raw, tmp_path):
+    run = trained(name)
+    index = {"index": "scenes:64", "k": 3} if name == "dual_encoder" else {}
+    path = run.export(tmp_path, **index)
+    assert path == tmp_path / name / "1"
+    signatures = dict(run.signatures)
+    if index:
+        split = run.split("test")
+        gallery = export.SearchIndex(run.embed("image", split), split.cells("id"))
+        signatures["search"] = export.search_signature(gallery, signatures["encode_text"], 3)
+    assert set(signatures) == SIGNATURES[name]
+
+    seven = calls(run, signatures, raw)
+    own = {key: signature(seven[key]) for key, signature in signatures.items()}
+    served = export.in_own_process(path, seven)
+    one = export.in_own_process(path, of_rows(seven, [3]))
+    order = [4, 0, 6, 2, 5, 1, 3]
+    permuted = of_rows(seven, order)
+    for key, signature in signatures.items():
+        assert_equal(served[key], own[key])
+        assert_equal(one[key], {k: v[3:4] for k, v in own[key].items()}, exact=False)
+        assert_equal(signature(permuted[key]), {k: v[order] for k, v in own[key].items()}, exact=False)
+        telling = [v for v in own[key].values() if v.dtype.kind == "f" or b"PNG" in bytes(v.ravel()[0][:9])]
+        assert any(
+            len({np.asarray(row).tobytes() if v.dtype.kind == "f" else row for row in v[:5]}) == 5 for v in telling
+        )
+
+
+def test_versions_are_numbered_and_a_signature_that_is_not_there_is_told(trained, tmp_path):
+    run = trained("fusion_classifier")
+    paths = [run.export(tmp_path) for _ in range(2)]
+    assert [path.name for path in paths] == ["1", "2"]
+    assert not list((tmp_path / "fusion_classifier").glob(".*"))
+    with pytest.raises(RuntimeError, match="did not answer"):
+        export.in_own_process(paths[1], {"nowhere": {"text": [""]}})
+
+
+def test_the_same_text_draws_the_same_picture_and_another_seed_another(trained):
+    generate = trained("conditional_gan").predict
+    text = "a large red circle"
+    first, again = generate(text=[text, text])["image_bytes"]
+    assert first == again == generate("generate_seeded", text=[text], seed=[0])["image_bytes"][0]
+    assert generate("generate_seeded", text=[text], seed=[1])["image_bytes"][0] != first
+    assert pixels(first).shape == (16, 16, 3)
+
+
+# The run folder
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_run_folder_holds_what_it_says_and_gives_the_same_model(name, trained):
+    run = trained(name)
+    run.evaluate("validation")
+    files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    assert {"config.json", "preprocess.keras", "model.keras", "checkpoints/epoch-00001.npz", "history.csv"} <= files
+    assert ("targets.keras" in files) == (run.preprocessor.targets is not None)
+    assert any(path.startswith("logs/events") for path in files)
+    assert {"metrics/validation.json", "figures/history.png"} <= files
+    assert any(path.startswith("figures/") and path.endswith("-validation.png") for path in files)
+    assert not [path for path in files if "/." in path or path.startswith(".")]
+
+    text = (run.path / "config.json").read_text()
+    saved = json.loads(text)
+    assert str(run.path.parent) not in text
+    assert not [v for v in strings(saved) if v.startswith("/")]
+    assert (saved["model"], saved["preset"], saved["data"]) == (name, "tiny", "scenes:64")
+    assert saved["hyperparameters"]["vocabulary_size"] < 50  # that of the training split
+    assert saved["splits"] == {"train": 64, "validation": 8, "test": 8}
+
+    again = zoo.load(run.path)
+    assert again.config == run.config
+    batches, others = (list(r.batches(r.split("test"))) for r in (run, again))
+    for batch, other in zip(batches, others, strict=True):
+        for part, expected in zip(other, batch, strict=True):
+            assert all(np.array_equal(part[key], expected[key]) for key in expected)
+    x = batches[0][0]
+    x = {**x, "noise": np.ones((8, run.model.noise_dim), "float32")} if name == "conditional_gan" else x
+    expected, answer = run.model(x, training=False), again.model(x, training=False)
+    assert all(np.array_equal(answer[key], expected[key]) for key in expected)
+
+
+def strings(value):
+    if isinstance(value, dict):
+        value = value.values()
+    if isinstance(value, str):
+        return [value]
+    return [s for v in value for s in strings(v)] if hasattr(value, "__iter__") else []
+
+
+def test_a_run_moves_with_its_data(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    rows = [["remark", "kind"], *([f"{color} thing", color] for color in ["red", "blue", "green"] * 10)]
+    with (here / "things.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    options = {"columns": {"remark": "text", "kind": "label"}, "preset": "tiny", "text_encoder": "bag"}
+    zoo.train("fusion_classifier", here / "things.csv", out=here / "runs" / "a", epochs=1, verbose=0, **options)
+    assert str(tmp_path) not in (here / "runs" / "a" / "config.json").read_text()
+    here.rename(there)
+    run = zoo.load(there / "runs" / "a")
+    assert run.labels == ("blue", "green", "red")
+    assert run.evaluate("test")["remark"]["accuracy"] <= 1
