@@ -29,14 +29,14 @@ def adapt(preprocessor, split, vocabulary_size=None):
     split = _plain(split, preprocessor.input_names + preprocessor.target_names)
     tokenizers = {}
     for name in preprocessor.input_names + preprocessor.target_names:
-        for layer in _layers_of(preprocessor, name):
-            if isinstance(layer, TokenizeText):
-                tokenizers.setdefault(layer, []).extend(texts_of(split, name))
-            elif isinstance(layer, StandardizeVector):
-                rows = [cell for cell in split.cells(name) if len(cell)]
-                layer.fit(np.array(rows, dtype="float64"))
-            elif isinstance(layer, EncodeLabel):
-                layer.set_vocabulary(labels_of(split, name))
+        layer = preprocessor.reader(name)
+        if isinstance(layer, TokenizeText):
+            tokenizers.setdefault(layer, []).extend(texts_of(split, name))
+        elif isinstance(layer, StandardizeVector):
+            rows = [cell for cell in split.cells(name) if len(cell)]
+            layer.fit(np.array(rows, dtype="float64"))
+        elif isinstance(layer, EncodeLabel):
+            layer.set_vocabulary(labels_of(split, name))
     if tokenizers:
         words = count_words(next(iter(tokenizers)), [t for texts in tokenizers.values() for t in texts])
         for layer in tokenizers:
@@ -58,15 +58,6 @@ def _plain_cell(split, kind, cell, i):
         return plain_cell(kind, cell, split.folder)
     except ValueError as error:
         raise DataError(f"{split.where(i)}: {error}.") from None
-
-
-def _layers_of(preprocessor, name):
-    """The layers that the raw value of this name runs through first."""
-    for model in (preprocessor.inputs, preprocessor.targets):
-        for tensor in model.inputs if model else ():
-            if tensor.name == name:
-                for node in tensor._keras_history.operation._outbound_nodes:
-                    yield node.operation
 
 
 def texts_of(split, name):

@@ -51,8 +51,9 @@ class Preprocessor:
 
     def reader(self, name):
         """The layer that reads a raw value: a TokenizeText, a DecodeImage …"""
-        models = [model for model in (self.inputs, self.targets) if model]
-        return next(layer for model in models for layer in model.layers if layer.name == f"read_{name}")
+        tensors = [t for model in (self.inputs, self.targets) if model for t in model.inputs if t.name == name]
+        layers = [node.operation for tensor in tensors for node in tensor._keras_history.operation._outbound_nodes]
+        return next(layer for layer in layers if not isinstance(layer, raw_presence.RawPresence))
 
     def __call__(self, raw):
         """Raw values `{name: (batch, ...)}` to `(inputs, targets)`; to inputs alone where there are no targets.

@@ -31,7 +31,8 @@ class Adversarial(keras.Model):
 
     def __init__(
         self, generator, discriminator, condition="text", loss="non_saturating", mismatch_weight=0.5,
-        feature_weight=0.0, kl_weight=0.01, penalty_weight=0.0, discriminator_steps=1, augment=True, average=0.999, seed=0, **kwargs,
+        feature_weight=0.0, kl_weight=0.01, penalty_weight=0.0, discriminator_steps=1, augment=True, average=0.999,
+        seed=0, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.generator = generator
