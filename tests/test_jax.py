@@ -38,7 +38,7 @@ for name in names:
         parts.setdefault(kind, {})[rest] = given[key]
     model = zoo.build(name, text_encoder=parts.pop("text_encoder")[""].item(), **OPTIONS)
     model.set_weights([parts["weight"][key] for key in sorted(parts["weight"])])
-    answer = {f"output/{key}": np.asarray(value) for key, value in model(parts["x"], training=False).items()}
+    answer = {f"output/{key}": value for key, value in model.predict_on_batch(parts["x"]).items()}
     if name != "conditional_gan":
         before = model.get_weights()
         history = model.fit(parts["x"], parts.get("y"), batch_size=8, shuffle=False, verbose=0).history

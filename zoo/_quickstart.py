@@ -19,7 +19,7 @@ def quickstart(out="quickstart", overwrite=False):
     began = time.monotonic()
     out = pathlib.Path(out)
     print("1. Training the autoencoder on generated pictures and captions (`scenes`, 4,000 rows).")
-    run = _train.train("autoencoder", "scenes", out / "run", overwrite=overwrite, epochs=10)
+    run = _train.train("autoencoder", "scenes", out / "run", overwrite=overwrite, epochs=7)
 
     print("\n2. How well each modality is reconstructed, from both and from the other alone (test split):")
     for title, numbers in run.evaluate("test").items():
