@@ -365,6 +365,14 @@ def test_rename_replaces_a_column_of_that_name():
     assert (two.cells("left"), two.cells("right")) == (["l"], ["r"])
 
 
+def test_rename_reads_a_modality_on_the_left_as_the_new_name():
+    split = table(text=["t"], label=["l"], caption=["c"])
+    assert split.rename({"text": "label"}).cells("text") == ["l"]
+    assert split.rename({"label": "text"}).cells("label") == ["t"]
+    assert split.rename({"caption": "text"}).cells("caption") == ["c"]
+    assert split.rename({"caption": "label"}).cells("label") == ["c"]
+
+
 def test_rename_refuses_a_column_that_is_not_there():
     message = fault(table(text=["t"], where="a.csv").rename, {"image": "foto"})
     assert "a.csv has no column `foto`. It has: text." in message
@@ -499,6 +507,8 @@ def test_pair_numbers_the_second_modality_and_drops_other_columns():
     joined = data.pair(a, b).train
     assert (joined.cells("image"), joined.cells("image2"), joined.cells("note")) == (["p"], ["q"], ["a"])
     assert joined.kinds["image2"] == "image"
+    third = source_of("c", image=["r"], kinds=None)
+    assert data.pair(data.pair(a, b), third).train.cells("image3") == ["r"]
 
 
 def test_pair_needs_something_in_common():
@@ -521,6 +531,17 @@ def test_paired_files_find_their_own_pictures(tmp_path):
     assert colors == [(255, 0, 0), (0, 0, 255)]
 
 
+def test_paired_files_find_pictures_in_columns_declared_later(tmp_path):
+    for name, column in (("a", "front"), ("b", "back")):
+        write_png(tmp_path / name / "p.png")
+        write_jsonl(tmp_path / name / "rows.jsonl", [{column: "p.png"}] * 3)
+    both = f"{tmp_path}/a/rows.jsonl+{tmp_path}/b/rows.jsonl"
+    joined = data.open(both, columns={"front": "image", "back": "image"}).train
+    good = data.checked(joined, {"front": "image", "back": "image"})
+    assert good.cells("front") == [str(tmp_path / "a" / "p.png")] * 3
+    assert good.cells("back") == [str(tmp_path / "b" / "p.png")] * 3
+
+
 @pytest.mark.parametrize("width", [6, 7])
 def test_halves_together_are_the_picture(width, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (5, width, 3), dtype="uint8")
@@ -538,6 +559,18 @@ def test_halves_together_are_the_picture(width, tmp_path):
     assert left[2:] == right[2:] == [b"", b""]
     assert cut.kinds["left"] == cut.kinds["right"] == "image"
     assert data.open("halves:scenes:16").train.kinds["left"] == "image"
+
+
+def test_halves_of_a_broken_picture_are_told_and_those_in_cmyk_work(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    Image.new("CMYK", (6, 4), (0, 255, 255, 0)).save(tmp_path / "c.jpg")
+    source = Source("x", {"train": table(image=["c.jpg", "broken.png"], folder=tmp_path)})
+    message = fault(data.halves(source).train.cells, "left")
+    assert message.startswith("t, row 2: ")
+    assert "broken.png is no picture" in message
+    source = Source("x", {"train": table(image=["c.jpg"], folder=tmp_path)})
+    red = pixels_of(data.halves(source).train.cells("right")[0])
+    assert red[0, 0, 0].argmax() == 0
 
 
 # COCO and Flickr30k, in the form they are downloaded in ---------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -69,7 +70,16 @@ def test_similarity_scale(scale, bias):
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(layer(np.zeros((3, 5)))[:, 0])
     slope = tape.gradient(total, layer.log_scale)
-    assert float(slope) == pytest.approx(3 * scale if scale <= 100 else 0, rel=1e-5)
+    assert float(slope) == pytest.approx(3 * min(scale, 100), rel=1e-5)
+
+
+def test_similarity_scale_stops_at_100_and_comes_back():
+    layer = layers.SimilarityScale(99.0)
+    layer(np.zeros((1, 2)))
+    optimizer = keras.optimizers.SGD(1.0)
+    for gradient, expected in ((-5.0, 100.0), (-5.0, 100.0), (math.log(2), 50.0)):
+        optimizer.apply([tf.constant(gradient)], [layer.log_scale])
+        assert float(layer(np.zeros((1, 2)))[0, 0]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "both"])

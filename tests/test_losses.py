@@ -200,6 +200,14 @@ def test_pixel_bce_of_a_certain_mistake_is_finite():
     assert np.isfinite(gradient).all()
 
 
+def test_names_that_are_none_are_refused():
+    logits, pairs = np.zeros(2, "float32"), np.eye(2, dtype="float32")
+    with pytest.raises(ValueError, match="Expected one of non_saturating, hinge"):
+        losses.generator_loss("hing", logits)
+    with pytest.raises(ValueError, match="Expected negatives to be one of sum, hardest"):
+        losses.triplet(pairs, pairs > 0, logits == 0, 1.0, 0.0, negatives="hard")
+
+
 @pytest.mark.parametrize("name", losses.ADVERSARIAL_LOSSES)
 def test_adversarial_losses(name):
     real, fake = np.array([2.0, -0.5, 0.3], "float32"), np.array([-1.5, 0.4, 3.0], "float32")

@@ -1,11 +1,10 @@
 """From a split to batches: order, cache, fitting, augmentation; and every kind of bad row with its message."""
 
-import gc
 import io
 import json
+import pathlib
 import struct
 import time
-import weakref
 import zlib
 
 import keras
@@ -198,10 +197,17 @@ def test_cache_belongs_to_its_preprocessor():
         prepared = fitted(split, length=length)
         (x, _), *_ = batches(split, prepared, 6)
         assert x["text"].shape == (6, length)
-    reference = weakref.ref(prepared)
-    del prepared
-    gc.collect()
-    assert reference() is not None  # or another preprocessor could get its id, and its arrays
+
+
+def test_a_preprocessor_fitted_again_reads_the_rows_again():
+    split = numbered(6)
+    prepared = fitted(split)
+    (before, _), *_ = split.batches(prepared, 6, training=False)
+    other = split.replace({"text": ["quite other words"] * 6}, {})
+    adapt(prepared, other)
+    (after, _), *_ = split.batches(prepared, 6, training=False)
+    assert set(after["text"].numpy().ravel()) == {0, 1, 3}  # none of its words is known any more
+    assert not (before["text"].numpy() == 1).any()
 
 
 def test_one_of_several_captions_is_drawn_in_training_and_the_first_otherwise():
@@ -341,7 +347,8 @@ def test_augmentation_is_a_function_of_the_seed():
 
 def test_augmentation_of_no_strength_changes_nothing():
     inputs = inputs_to_change()
-    same([inputs], [Augment(KINDS)(inputs, (0, 0))])
+    changed = Augment(KINDS)(inputs, (0, 0))
+    assert all(np.array_equal(changed[name], inputs[name]) for name in inputs)
 
 
 @pytest.mark.parametrize("only", EVERYTHING)
@@ -546,6 +553,33 @@ def test_csv_row_with_another_number_of_fields(folder, capsys):
     split = opened(folder, rows, "rows.csv", skip_bad=True)
     assert split.cells("text") == ["one", "three, with comma"]
     assert capsys.readouterr().out.count("skipped:") == 2
+
+
+def test_csv_with_two_columns_of_one_name(folder):
+    message = fault(opened, folder, ["text,label,text", "a,x,b"], "rows.csv")
+    assert message == "rows.csv, row 1: two columns are called 'text'. Give them different names."
+
+
+@pytest.mark.parametrize("cell", ["path", "bytes"])
+def test_broken_picture_found_late_is_told_with_its_row(folder, monkeypatch, cell):
+    """Its header is in order, so that the check of the rows lets it pass."""
+    whole = (folder / "good.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    paths = [str(folder / "good.png"), str(folder / "torn.png"), ""]
+    cells = paths if cell == "path" else [pathlib.Path(path).read_bytes() if path else b"" for path in paths]
+    split = split_of(image=cells, text=["a", "b", "c"])
+    prepared = preprocessor(label=False)
+    adapt(prepared, split)
+    monkeypatch.setattr(pipeline_module, "CACHE_BYTES", 0)
+    message = fault(through, split, prepared)
+    assert ", row 2: " in message
+    assert "is broken" in message
+    assert "--skip-bad" in message
+
+
+def through(split, prepared):
+    with data.naming_rows(split, prepared):
+        return list(batches(split, prepared, 2))
 
 
 def test_column_that_does_not_exist(folder):

@@ -399,6 +399,15 @@ def test_labels_of_one_kind_are_nothing_to_learn(tmp_path):
         zoo.train("fusion_classifier", source, out=tmp_path / "run", **OF_TEXT)
 
 
+def test_a_modality_that_is_absent_everywhere_is_nothing_to_learn_from(tmp_path):
+    rows = [{"remark": text, "kind": kind, "size": []} for text, kind in zip(TEXTS, KINDS, strict=True)]
+    source = tmp_path / "things.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {**OF_TEXT, "columns": {**COLUMNS, "size": "vector"}}
+    with pytest.raises(data.DataError, match=r"The modality `size` is absent in every row of the training split"):
+        zoo.train("fusion_classifier", source, out=tmp_path / "run", **options)
+
+
 def test_many_labels_a_row(tmp_path):
     run = train(tmp_path / "run", labels="many", epochs=2)
     assert run.config.num_classes == len(run.labels) == 14

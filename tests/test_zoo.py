@@ -7,6 +7,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import mmkeras
 import zoo
@@ -291,6 +292,27 @@ def test_token_ids_that_are_no_integers_are_refused(name, built):
 
 
 # As a Keras user writes it
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_the_first_batch_is_looked_at(as_dataset):
+    model = zoo.build(
+        "fusion_classifier", preset="tiny", modalities={"photo": "image", "size": "vector"}, vector_dim={"size": 2}
+    )
+    good = {"photo": np.full((4, 16, 16, 3), 0.5, "float32"), "size": np.zeros((4, 2), "float32")}
+    labels = np.arange(4) % 3
+    holed = np.zeros((4, 2), "float32")
+    holed[2, 1] = np.nan
+
+    def fit(x):
+        data = (tf.data.Dataset.from_tensor_slices((x, {"label": labels})).batch(4),) if as_dataset else (x, labels)
+        return model.fit(*data, verbose=0)
+
+    fit(good)
+    with pytest.raises(ValueError, match=r"Expected pixels in 0..1 in `photo`. Received: float32 from 127.5 to 127.5"):
+        fit({**good, "photo": good["photo"] * 255})
+    with pytest.raises(ValueError, match=r"Expected numbers in `size`. Received: NaN in row 2"):
+        fit({**good, "size": holed})
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

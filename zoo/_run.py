@@ -76,9 +76,10 @@ class Run:
             `{what: {metric: number}}`.
         """
         rows = self.split(split, data)
-        report = self.module.evaluate(self, rows, **options)
-        write_json(self.path / "metrics" / f"{rows.name}.json", report)
-        self.write_figures(rows, suffix=f"-{rows.name}")
+        with sources.naming_rows(rows, self.preprocessor):
+            report = self.module.evaluate(self, rows, **options)
+            write_json(self.path / "metrics" / f"{rows.name}.json", report)
+            self.write_figures(rows, suffix=f"-{rows.name}")
         return report
 
     def write_figures(self, split, suffix=""):
@@ -188,7 +189,8 @@ class Run:
         """
         ask, gallery, split, ids = self._index(index, id_column)
         query_value = query if self.config.modalities[ask] == "text" else pathlib.Path(query).read_bytes()
-        scores = self.embed(gallery, split) @ self.embed(ask, [query_value])[0]
+        with sources.naming_rows(split, self.preprocessor):
+            scores = self.embed(gallery, split) @ self.embed(ask, [query_value])[0]
         best = (-scores).argsort(kind="stable")[:k]
         pictures = self.pictures(gallery, split, best) if self.config.modalities[gallery] == "image" else []
         return [ids[i] for i in best], scores[best].tolist(), pictures
@@ -206,7 +208,12 @@ class Run:
         split = self.split(data=index) if pathlib.Path(index).is_file() else self.split("test", index)
         split = split.take([i for i, cell in enumerate(split.cells(gallery)) if len(cell)])
         column = id_column or ("id" if "id" in split.kinds else gallery)
-        return ask, gallery, split, [_identity(cell, split.folder, i) for i, cell in enumerate(split.cells(column))]
+        return (
+            ask,
+            gallery,
+            split,
+            [_identity(cell, split.folders[column], i) for i, cell in enumerate(split.cells(column))],
+        )
 
     def export(self, to="servables", index=None, id_column=None, k=10):
         """Writes a SavedModel `<to>/<model>/<version>` and returns its path.
@@ -222,7 +229,8 @@ class Run:
             tracked.append(self.preprocessor.targets)
         if index is not None:
             ask, gallery, split, ids = self._index(index, id_column)
-            embedded = exporting.SearchIndex(self.embed(gallery, split), ids)
+            with sources.naming_rows(split, self.preprocessor):
+                embedded = exporting.SearchIndex(self.embed(gallery, split), ids)
             signatures["search"] = exporting.search_signature(embedded, self.signatures[f"encode_{ask}"], k)
             tracked.append(embedded)
         return exporting.export(pathlib.Path(to, self.name), signatures, tracked)

@@ -99,6 +99,11 @@ def _fit_preprocessor(run):
     unfitted = config.replace(vector_dim={**dict.fromkeys(config.of_kind("vector"), 1), **config.vector_dim})
     run.preprocessor = _registry.make_preprocessor(run.module, unfitted)
     split = usable(run, split)
+    for name in config.names:
+        if name in split.kinds and not any(map(len, split.cells(name))):
+            raise sources.DataError(
+                f"The modality `{name}` is absent in every row of the training split: leave it out of --modalities."
+            )
     sizes = {name: max(map(len, split.cells(name))) for name in config.of_kind("vector")}
     texts = {name: sources.texts_of(split, name) for name in config.of_kind("text")}
     if any(texts.values()):
@@ -194,9 +199,10 @@ def _fit_model(run, folder, split, validation, verbose):
             run.write_figures(validation, suffix=f"-epoch-{epoch:03d}")
 
     began = time.monotonic()
-    training.fit(
-        run.model, epoch_batches, config.epochs, start, run.batches(validation), [AfterEpoch(after_epoch)], verbose
-    )
+    with sources.naming_rows(validation, run.preprocessor), sources.naming_rows(split, run.preprocessor):
+        training.fit(
+            run.model, epoch_batches, config.epochs, start, run.batches(validation), [AfterEpoch(after_epoch)], verbose
+        )
     summary.close()
     folder.save_model("model", run.model)
     if rows:

@@ -5,7 +5,7 @@ from mmkeras.data.augment import Augment
 from mmkeras.data.check import checked, picture_fault, report
 from mmkeras.data.opening import open
 from mmkeras.data.pair import halves, pair
-from mmkeras.data.pipeline import Preprocessor, batches, raw_batches
+from mmkeras.data.pipeline import Preprocessor, batches, naming_rows, raw_batches
 from mmkeras.data.scenes import scenes
 from mmkeras.data.source import MODALITIES, DataError, Source, Split
 from mmkeras.data.word_vectors import read_word_vectors
@@ -22,6 +22,7 @@ __all__ = [
     "checked",
     "halves",
     "labels_of",
+    "naming_rows",
     "open",
     "pair",
     "picture_fault",

@@ -41,6 +41,7 @@ def adapt(preprocessor, split, vocabulary_size=None):
         words = count_words(next(iter(tokenizers)), [t for texts in tokenizers.values() for t in texts])
         for layer in tokenizers:
             layer.set_vocabulary(words[: None if vocabulary_size is None else max(vocabulary_size - 4, 1)])
+    preprocessor.fitted = object()  # what was kept of an earlier fit is no longer right
 
 
 def _plain(split, names):
@@ -49,13 +50,13 @@ def _plain(split, names):
     for name in names:
         kind = split.kinds.get(name)
         if kind not in ENCODED:
-            columns[name] = [_plain_cell(split, kind, cell, i) for i, cell in enumerate(split.cells(name))]
+            columns[name] = [_plain_cell(split, name, kind, cell, i) for i, cell in enumerate(split.cells(name))]
     return split.replace(columns, {})
 
 
-def _plain_cell(split, kind, cell, i):
+def _plain_cell(split, name, kind, cell, i):
     try:
-        return plain_cell(kind, cell, split.folder)
+        return plain_cell(kind, cell, split.folders.get(name))
     except ValueError as error:
         raise DataError(f"{split.where(i)}: {error}.") from None
 

@@ -1,5 +1,6 @@
 """Rows looked at before training begins: what is missing, broken or of the wrong type."""
 
+import io
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ def checked(split, modalities, targets=(), skip_bad=False, decode=False, known=N
     for i in range(len(split)):
         try:
             for column, kind in kinds.items():
-                plain[column][i] = plain_cell(kind, raw[column][i], split.folder)
+                plain[column][i] = plain_cell(kind, raw[column][i], split.folders[column])
             row = {column: plain[column][i] for column in kinds}
             _check_row(row, modalities, targets, known or {})
         except ValueError as error:
@@ -83,16 +84,17 @@ def _check_pictures(cells, reasons, decode):
             reasons[i] = reason
 
 
-def picture_fault(path, decode=True):
-    """What is wrong with a picture, in words, or None."""
+def picture_fault(picture, decode=True):
+    """What is wrong with a picture, a path or encoded bytes, in words, or None."""
     from PIL import Image, UnidentifiedImageError
 
-    if not os.path.exists(path):
+    path = picture if isinstance(picture, str) else f"the picture of {len(picture):,} bytes"
+    if isinstance(picture, str) and not os.path.exists(path):
         return f"there is no file {path}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; they are refused below
-            with Image.open(path) as image:
+            with Image.open(picture if isinstance(picture, str) else io.BytesIO(picture)) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     return f"{path} has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded"

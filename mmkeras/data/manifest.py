@@ -93,6 +93,9 @@ def _read_csv(path):
         csv.field_size_limit(2**31 - 1)  # a long text is a text; Python allows 131,072 characters
         reader = csv.reader(file)
         header = next(reader, [])
+        twice = [column for column in header if header.count(column) > 1]
+        if twice:
+            raise DataError(f"{path.name}, row 1: two columns are called {twice[0]!r}. Give them different names.")
         for number, fields in enumerate(reader, 2):
             if not fields:
                 continue

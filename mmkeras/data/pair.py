@@ -2,11 +2,13 @@
 
 import collections
 import io
+import itertools
 
 import numpy as np
 
+from mmkeras.data.check import picture_fault
 from mmkeras.data.manifest import plain_cell
-from mmkeras.data.source import ENCODED, DataError, Source, Split
+from mmkeras.data.source import MODALITIES, DataError, Source, Split
 
 
 def pair(a, b, on=None, seed=0):
@@ -14,7 +16,7 @@ def pair(a, b, on=None, seed=0):
 
     Args:
         a, b: Sources. Columns of `b` that `a` has too are left out, unless they are modalities: then both get a
-            number (`image` and `image2`).
+            number (`image`, `image2`).
         on: a column both have: rows with equal values meet, each row of `a` once, those of `b` in turn. None joins
             by a seeded order, and the shorter one sets the length.
         seed: seed of the order.
@@ -49,24 +51,20 @@ def _pair_split(a, b, on, seed):
             right.append(rows[value][turns[value] % len(rows[value])])
             turns[value] += 1
     first, second = a.take(left), b.take(right)
-    columns, kinds = {}, {}
-    for split, number in ((first, ""), (second, "2")):
+    columns, kinds, folders = {}, {}, {}
+    for split in (first, second):
         for column, kind in split.kinds.items():
-            name = column if column not in columns else column + number
-            if name in columns or (name != column and kind in ("label", "tags", "other")):
+            if column in columns and kind not in MODALITIES:
                 continue
-            columns[name] = _whole(split, column, kind)
-            kinds[name] = kind
-    return Split(a.name, columns, kinds, len(left), lambda i: f"{first.where(i)} with {second.where(i)}")
+            numbered = itertools.chain([column], (f"{column}{n}" for n in itertools.count(2)))
+            name = next(name for name in numbered if name not in columns)
+            columns[name] = _later(split, column)
+            kinds[name], folders[name] = kind, split.folders[column]
+    return Split(a.name, columns, kinds, len(left), lambda i: f"{first.where(i)} with {second.where(i)}", folders)
 
 
-def _whole(split, column, kind):
-    """A column whose paths no longer depend on the folder: that of the other source may be another."""
-    if kind not in ENCODED or split.folder is None:
-        return lambda: split.cells(column)
-    return lambda: [
-        str(split.folder / cell) if isinstance(cell, str) and cell.strip() else cell for cell in split.cells(column)
-    ]
+def _later(split, column):
+    return lambda: split.cells(column)
 
 
 def halves(source, column="image"):
@@ -76,7 +74,11 @@ def halves(source, column="image"):
     """
 
     def cut(split, which):
-        return lambda: [_half(plain_cell("image", cell, split.folder), which) for cell in split.cells(column)]
+        def cells():
+            plain = [plain_cell("image", cell, split.folders[column]) for cell in split.cells(column)]
+            return [_half(cell, which, split.where(i)) for i, cell in enumerate(plain)]
+
+        return cells
 
     kinds = {"left": "image", "right": "image"}
     splits = {
@@ -86,14 +88,20 @@ def halves(source, column="image"):
     return Source(f"halves:{source.spec}", splits, source.rule)
 
 
-def _half(cell, which):
+def _half(cell, which, where):
     from PIL import Image
 
     if not cell:
         return b""
+    fault = picture_fault(cell)
+    if fault:
+        raise DataError(f"{where}: {fault}. Correct the file.")
     with Image.open(cell if isinstance(cell, str) else io.BytesIO(cell)) as image:
         middle = image.width // 2
         box = (0, 0, middle, image.height) if which == 0 else (middle, 0, image.width, image.height)
         buffer = io.BytesIO()
-        image.crop(box).save(buffer, "PNG", compress_level=1)
+        cut = image.crop(box)
+        # PNG has no CMYK, which some JPEG files are in.
+        cut = cut.convert("RGB") if cut.mode in ("CMYK", "YCbCr", "LAB", "HSV") else cut
+        cut.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -4,13 +4,16 @@ The order of the rows and every random change are a pure function of (seed, epoc
 was interrupted continues with the very batches it would have seen.
 """
 
+import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from mmkeras.data.check import picture_fault
 from mmkeras.data.source import ENCODED, DataError
 from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs them registered
     decode_image,
@@ -38,6 +41,7 @@ class Preprocessor:
     targets: keras.Model | None = None
     augment: Callable | None = None
     vocabulary_size: int | None = None
+    fitted: object = dataclasses.field(default_factory=object, repr=False, compare=False)  # new after every `adapt`
 
     @property
     def input_names(self):
@@ -123,8 +127,8 @@ def raw_batches(split, names, batch_size=64, training=False, seed=0):
 
 def _cached(split, preprocessor, batch_size):
     """The preprocessed arrays of a split, if they are small enough to keep and the same in every epoch."""
-    if id(preprocessor) in split.arrays:
-        return split.arrays[id(preprocessor)][1]
+    if preprocessor.fitted in split.arrays:
+        return split.arrays[preprocessor.fitted]
     names = preprocessor.input_names + preprocessor.target_names
     texts = [split.cells(name) for name in names if split.kinds[name] == "text"]
     several = any(isinstance(cell, list) for cells in texts for cell in cells)
@@ -135,26 +139,38 @@ def _cached(split, preprocessor, batch_size):
     fetch = _raw_fetcher(split, preprocessor, training=False)
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
     dataset = rows.map(lambda i: preprocessor(fetch(i, (0, 0))), num_parallel_calls=tf.data.AUTOTUNE)
-    try:
+    with naming_rows(split, preprocessor):
         parts = list(dataset.as_numpy_iterator())
-    except tf.errors.InvalidArgumentError as error:
-        raise broken_row(split, preprocessor) or error from None
     arrays = tf.nest.map_structure(lambda *p: tf.constant(np.concatenate(p)), *parts)
-    split.arrays[id(preprocessor)] = preprocessor, arrays  # both, or another may get its id
+    split.arrays[preprocessor.fitted] = arrays
     return arrays
 
 
-def broken_row(split, preprocessor):
-    """The DataError of the first picture that cannot be decoded, or None."""
-    from mmkeras.data.check import picture_fault
+@contextlib.contextmanager
+def naming_rows(split, preprocessor):
+    """Turns TensorFlow's error of a picture that cannot be decoded, in code that reads batches, into a DataError.
 
-    for name in preprocessor.input_names:
-        if split.kinds[name] == "image":
-            for i, cell in enumerate(split.cells(name)):
-                fault = picture_fault(cell) if isinstance(cell, str) and cell else None
-                if fault:
-                    return DataError(f"{split.where(i)}: {fault}. Correct the file, or leave it out with --skip-bad.")
-    return None
+    TensorFlow does not say which row it was: the rows are looked at again.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        names = [n for n in preprocessor.input_names + preprocessor.target_names if split.kinds[n] == "image"]
+        broken = next(_broken_rows(split, preprocessor, names), None)
+        raise broken or error from None
+
+
+def _broken_rows(split, preprocessor, names):
+    for name in names:
+        decode = preprocessor.reader(name)
+        for i, cell in enumerate(split.cells(name)):
+            if not cell:
+                continue
+            try:
+                decode(tf.constant([cell if isinstance(cell, bytes) else pathlib.Path(cell).read_bytes()]))
+            except (tf.errors.InvalidArgumentError, OSError):
+                fault = picture_fault(cell) or f"TensorFlow cannot decode the picture in `{name}`"
+                yield DataError(f"{split.where(i)}: {fault}. Correct the file, or leave it out with --skip-bad.")
 
 
 def _raw_fetcher(split, preprocessor, training):

@@ -27,15 +27,15 @@ class Split:
         kinds: `{name: kind}` for the columns whose kind is known; the rest are `"other"`.
         num_rows: number of rows.
         where: function from a row's number to words that lead the user there, such as `"shoes.csv, row 7"`.
-        folder: where relative paths in cells begin.
+        folder: where relative paths in cells begin, or `{column: folder}`.
     """
 
     def __init__(self, name, columns, kinds, num_rows, where, folder=None):
         self.name = name
-        self.folder = folder
+        self.folders = folder if isinstance(folder, dict) else dict.fromkeys(columns, folder)
         self.kinds = {column: kinds.get(column, "other") for column in columns}
         self.where = where
-        self.arrays = {}  # what `batches` has kept of this split, by the preprocessor that made it
+        self.arrays = {}  # what `batches` has kept of this split, by the fit of the preprocessor that made it
         self._columns = dict(columns)
         self._num_rows = num_rows
         self._checked = {}
@@ -67,23 +67,24 @@ class Split:
 
         columns = {column: pick(column) for column in self._columns}
         where = (lambda i: self.where(int(rows[i]))) if len(rows) else self.where
-        return Split(name or self.name, columns, self.kinds, len(rows), where, self.folder)
+        return Split(name or self.name, columns, self.kinds, len(rows), where, self.folders)
 
     def replace(self, columns, kinds):
         """The split with other cells in some of its columns, `{name: list of cells}`, or with more columns."""
         merged = {**self._columns, **columns}
-        return Split(self.name, merged, {**self.kinds, **kinds}, len(self), self.where, self.folder)
+        folders = {**dict.fromkeys(merged), **self.folders}
+        return Split(self.name, merged, {**self.kinds, **kinds}, len(self), self.where, folders)
 
     def rename(self, columns):
         """The split with columns renamed and declared, see `mmkeras.data.open`."""
         names, kinds = dict.fromkeys(self._columns), dict(self.kinds)
         for left, right in (columns or {}).items():
-            if left in self._columns and right in KINDS:  # photo=image: this column is of that kind
+            if right in self._columns and (left in KINDS or left not in self._columns):
+                names[right] = left  # image=photo: that column is called so from now on
+                kinds[right] = left if left in KINDS else kinds[right]
+            elif left in self._columns and right in KINDS:  # photo=image: this column is of that kind
                 names[left] = right if right in TARGETS else left
                 kinds[left] = right
-            elif right in self._columns:  # image=photo: that column is called so from now on
-                names[right] = left
-                kinds[right] = left if left in KINDS else kinds[right]
             else:
                 self.cells(right)
         taken = {new for new in names.values() if new}
@@ -98,7 +99,7 @@ class Split:
             {new: kinds[old] for new, old in renamed.items()},
             len(self),
             self.where,
-            self.folder,
+            {new: self.folders[old] for new, old in renamed.items()},
         )
 
     def batches(self, preprocessor, batch_size=64, **options):
@@ -110,14 +111,14 @@ class Split:
         from mmkeras.data.check import checked  # late: these import this file
         from mmkeras.data.pipeline import batches
 
-        if id(preprocessor) not in self._checked:
+        if preprocessor.fitted not in self._checked:
             names, targets = preprocessor.input_names, preprocessor.target_names
             known = {
                 name: set(preprocessor.reader(name).vocabulary) for name in targets if self.kinds.get(name) in TARGETS
             }
             rows = checked(self, {name: self.kinds.get(name, "other") for name in names}, targets, known=known)
-            self._checked[id(preprocessor)] = preprocessor, rows  # both, or another may get its id
-        return batches(self._checked[id(preprocessor)][1], preprocessor, batch_size, **options)
+            self._checked[preprocessor.fitted] = rows
+        return batches(self._checked[preprocessor.fitted], preprocessor, batch_size, **options)
 
 
 class Source:

@@ -58,6 +58,20 @@ class L2Normalize(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
+class AtMost(keras.constraints.Constraint):
+    """Keeps a weight from exceeding `value`: set back after the step, so that its gradient is never lost."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, weight):
+        return ops.minimum(weight, self.value)
+
+    def get_config(self):
+        return {"value": self.value}
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
 class SimilarityScale(keras.layers.Layer):
     """Anything `(batch, ...)` to `(batch, 2)`: the learned scale and bias of a similarity, one row as the other.
 
@@ -76,7 +90,10 @@ class SimilarityScale(keras.layers.Layer):
 
     def build(self, input_shape):
         self.log_scale = self.add_weight(
-            name="log_scale", shape=(), initializer=keras.initializers.Constant(math.log(self.initial_scale))
+            name="log_scale",
+            shape=(),
+            initializer=keras.initializers.Constant(math.log(min(self.initial_scale, 100.0))),
+            constraint=AtMost(math.log(100.0)),
         )
         self.bias = None
         if self.initial_bias is not None:
@@ -85,7 +102,7 @@ class SimilarityScale(keras.layers.Layer):
             )
 
     def call(self, x):
-        scale = ops.exp(ops.minimum(self.log_scale, math.log(100.0)))
+        scale = ops.exp(self.log_scale)
         bias = ops.zeros_like(scale) if self.bias is None else ops.convert_to_tensor(self.bias)
         return ops.broadcast_to(ops.stack([scale, bias])[None], (ops.shape(x)[0], 2))
 

@@ -34,6 +34,12 @@ class TokenizeText(keras.layers.Layer):
 
     def __init__(self, length, vocabulary=(), unit="words", lower=True, punctuation="separate", **kwargs):
         super().__init__(**kwargs)
+        if unit not in ("words", "characters"):
+            raise ValueError(f"Expected unit to be 'words' or 'characters'. Received: unit={unit!r}")
+        if punctuation not in ("separate", "strip", "keep"):
+            raise ValueError(
+                f"Expected punctuation to be 'separate', 'strip' or 'keep'. Received: punctuation={punctuation!r}"
+            )
         self.length = length
         self.unit = unit
         self.lower = lower

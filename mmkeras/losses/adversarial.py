@@ -29,7 +29,9 @@ def generator_loss(name, fake):
         return ops.mean(ops.softplus(-fake))
     if name == "least_squares":
         return ops.mean(ops.square(fake - 1))
-    return -ops.mean(fake)
+    if name in ("hinge", "wasserstein"):
+        return -ops.mean(fake)
+    raise ValueError(f"Expected one of {', '.join(ADVERSARIAL_LOSSES)}. Received: {name!r}.")
 
 
 def gradient_penalty(gradients):

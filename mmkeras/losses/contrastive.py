@@ -8,6 +8,7 @@ and gives one number. Pairs that belong together are never negatives.
 from keras import ops
 
 _FAR = -1e9
+NEGATIVES = ("sum", "hardest", "semi_hard", "soft")
 
 
 def clip(similarity, positive, valid, scale, bias):
@@ -46,6 +47,8 @@ def triplet(similarity, positive, valid, scale, bias, margin=0.2, negatives="har
         negatives: `"sum"` over all, the `"hardest"`, `"semi_hard"` (the hardest of those less similar than the
             positive; where there is none, none counts), or `"soft"`: a soft maximum with temperature 0.05.
     """
+    if negatives not in NEGATIVES:
+        raise ValueError(f"Expected negatives to be one of {', '.join(NEGATIVES)}. Received: {negatives!r}.")
     usable = ops.logical_and(ops.logical_not(positive), ops.logical_and(valid[:, None], valid[None, :]))
     own = ops.diagonal(similarity)
     across = _triplet_loss(similarity, usable, own, margin, negatives)

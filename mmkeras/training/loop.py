@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from mmkeras.training.multi_input import check_batch
+
 
 def set_seed(seed, deterministic=False):
     """Seeds Python, NumPy and Keras; `deterministic` makes equal runs bit-identical, and slower."""
@@ -30,6 +32,7 @@ def fit(model, epoch_batches, epochs, start=0, validation=None, callbacks=(), ve
         The `keras.callbacks.History`.
 
     Raises:
+        ValueError: if the first batch holds NaN or pixels outside 0..1.
         FloatingPointError: if the loss is no longer a finite number.
     """
     train_step, test_step = tf.function(model.train_step), tf.function(model.test_step)
@@ -44,6 +47,8 @@ def fit(model, epoch_batches, epochs, start=0, validation=None, callbacks=(), ve
         callbacks.on_epoch_begin(epoch)
         logs = {}
         for step, batch in enumerate(epoch_batches(epoch)):
+            if (epoch, step) == (start, 0):
+                check_batch(batch)
             callbacks.on_train_batch_begin(step)
             logs = numbers(train_step(batch))
             if not all(abs(value) < float("inf") for value in logs.values()):

@@ -1,6 +1,7 @@
 """The base of every model: inputs matched by name."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -34,6 +35,11 @@ class MultiInput(keras.Model):
         # Here again: on JAX `fit` does not come through `__call__`.
         return super().call(self.matched(inputs), training=training)
 
+    def fit(self, x=None, y=None, batch_size=None, *args, **options):
+        """As `keras.Model.fit`; the first batch is looked at before, see `check_batch`."""
+        check_first_batch(x, y, batch_size)
+        return super().fit(x, y, batch_size, *args, **options)
+
     def matched(self, inputs):
         """The inputs in the model's order, checked, `presence` filled in."""
         expected = {tensor.name: tensor for tensor in self.inputs}
@@ -64,3 +70,31 @@ class MultiInput(keras.Model):
                 raise ValueError(f"Expected integer token ids for the input `{name}`. Received: dtype {given}.")
             values[name] = value
         return values
+
+
+def check_first_batch(x, y=None, batch_size=None):
+    """`check_batch` of what `fit` was given: of arrays the first rows, of a `tf.data.Dataset` its first batch."""
+    if isinstance(x, dict):
+        rows = batch_size or 32
+        check_batch([{k: v[:rows] for k, v in part.items()} for part in (x, y) if isinstance(part, dict)])
+    elif hasattr(x, "as_numpy_iterator"):
+        check_batch(next(iter(x.take(1)), ()))
+
+
+def check_batch(batch):
+    """Looks at a batch, dicts of arrays: numbers have to be numbers, pictures `(batch, height, width, 1 or 3)` in 0..1.
+
+    Raises:
+        ValueError: naming the input or target.
+    """
+    for part in batch:
+        for name, value in part.items() if isinstance(part, dict) else ():
+            value = keras.ops.convert_to_numpy(value)
+            if value.dtype.kind == "f" and np.isnan(value).any():
+                row = int(np.argwhere(np.isnan(value))[0][0])
+                raise ValueError(f"Expected numbers in `{name}`. Received: NaN in row {row} of the first batch.")
+            if value.ndim == 4 and value.size and (value.min() < -1e-3 or value.max() > 1 + 1e-3):
+                raise ValueError(
+                    f"Expected pixels in 0..1 in `{name}`. Received: {value.dtype} from {value.min():.4g} to "
+                    f"{value.max():.4g}. Divide by 255 where they are bytes."
+                )

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from mmkeras import losses
+from mmkeras.training.multi_input import check_first_batch
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -69,6 +70,11 @@ class Adversarial(keras.Model):
         noise = inputs["noise"] if "noise" in inputs else self._noise(condition)
         drawn = self.averaged({self.settings["condition"]: condition, "noise": noise}, training=False)
         return {"image": drawn["image"]}
+
+    def fit(self, x=None, y=None, batch_size=None, *args, **options):
+        """As `keras.Model.fit`; the first batch is looked at before."""
+        check_first_batch(x, y, batch_size)
+        return super().fit(x, y, batch_size, *args, **options)
 
     def _noise(self, condition):
         return keras.random.normal((ops.shape(condition)[0], self.noise_dim), seed=self.draws)
