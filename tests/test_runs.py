@@ -519,3 +519,25 @@ def test_autoencoder_is_measured_from_every_subset(tmp_path):
     expected = np.mean((drawn["vector"].numpy() - x["vector"].numpy()) ** 2)
     assert report["vector from text"]["mse"] == pytest.approx(expected, rel=1e-5)
     assert (run.path / "figures" / "reconstructions-validation.png").exists()
+
+
+def test_drawings_are_measured_by_a_classifier_and_a_retriever(classifier, retriever, tmp_path, monkeypatch):
+    options = {"preset": "tiny", "verbose": 0, "epochs": 1}
+    of_pictures = {"modalities": {"image": "image"}, "out": tmp_path / "pictures"}
+    judge = zoo.train("fusion_classifier", "scenes:480", **{**options, **of_pictures, "epochs": 4})
+    gan = zoo.train("conditional_gan", "scenes:480", out=tmp_path / "gan", **options)
+    report = gan.evaluate("test", classifier=judge, retriever=retriever)
+    over_classifier, over_retriever = report["over the classifier"], report["over the retriever"]
+    assert over_classifier["fid"] > 1
+    assert over_classifier["kid"] > 0.01
+    assert 1 <= over_classifier["inception_score"] < over_classifier["inception_score_real"]
+    assert over_retriever["r_precision_real"] > 2 * over_retriever["chance"]
+    assert over_retriever["r_precision"] < over_retriever["r_precision_real"]
+    with pytest.raises(ValueError, match="Expected a classifier of pictures alone"):
+        gan.evaluate("test", classifier=classifier)
+
+    draw_split = gan.module._draw_split
+    monkeypatch.setattr(gan.module, "_draw_split", lambda *arguments: draw_split(*arguments)[:1] * 2)
+    copied = gan.evaluate("test", classifier=judge, retriever=retriever)
+    assert copied["over the classifier"]["fid"] == pytest.approx(0, abs=1e-3)
+    assert copied["over the retriever"]["r_precision"] == over_retriever["r_precision_real"]
