@@ -100,6 +100,17 @@ def test_pool_leaves_masked_tokens_out(how):
     np.testing.assert_allclose(layer(embedding(padded)), layer(embedding(short)), rtol=1e-6)
 
 
+def test_pool_flattens_with_masked_tokens_as_zeros():
+    tokens = RNG.normal(size=(2, 3, 4)).astype("float32")
+    mask = np.arange(3) < np.array([[3], [1]])
+    expected = np.where(mask[..., None], tokens, 0).reshape(2, 12)
+    layer = layers.Pool("flatten")
+    value, gradient = with_gradient(lambda x: layer(x, mask=mask), tokens)
+    np.testing.assert_array_equal(value, expected)
+    assert (gradient[~mask] == 0).all()
+    np.testing.assert_array_equal(layer(tokens), tokens.reshape(2, 12))
+
+
 # Presence
 
 
@@ -399,6 +410,7 @@ NUMERIC = {
     "l2_normalize": (layers.L2Normalize(), [(4,)]),
     "similarity_scale": (layers.SimilarityScale(7.0, -1.0), [(4,)]),
     "pool": (layers.Pool("both"), [(5, 4)]),
+    "flatten": (layers.Pool("flatten"), [(5, 4)]),
     "modality_dropout": (layers.ModalityDropout(0.4, seed=3), [(4,)]),
     "fill_absent": (layers.FillAbsent(), [(5, 4), ()]),
     "present_mean": (layers.PresentMean(False), [[(4,), (4,)], (2,)]),
@@ -450,7 +462,9 @@ def test_saved_preprocessor_gives_the_same(name, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layers.Pool("median"), "'mean', 'max' or 'both'. Received: how='median'"),
+        (lambda: layers.Pool("median"), "one of mean, max, both, flatten. Received: how='median'"),
+        (lambda: layers.TokenizeText(4, unit="word"), "'words' or 'characters'. Received: unit='word'"),
+        (lambda: layers.TokenizeText(4, punctuation="no"), "'strip' or 'keep'. Received: punctuation='no'"),
         (lambda: layers.ModalityDropout(1.0), "Received: rate=1.0"),
         (lambda: layers.ModalityDropout(-0.1), "Received: rate=-0.1"),
         (lambda: layers.DecodeImage((4, 4), resize="zoom"), "'stretch', 'pad' or 'crop'. Received: resize='zoom'"),

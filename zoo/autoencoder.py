@@ -77,10 +77,7 @@ def build(config):
     features = []
     for name in config.names:
         tokens = _inputs.encode(config, name, inputs[name])
-        if config.modalities[name] == "image":  # where a thing stands must not be averaged away
-            pooled = keras.layers.Flatten(name=f"{name}_pool")(tokens)
-        else:
-            pooled = layers.Pool("both", name=f"{name}_pool")(tokens)
+        pooled = layers.Pool("flatten", name=f"{name}_pool")(tokens)  # where a thing stands must not be averaged away
         features.append(keras.layers.Dense(config.embedding_dim, name=f"{name}_projection")(pooled))
     joined = layers.PresentMean(config.combine == "mean", name="joined")(features, presence)
     activate = keras.layers.Activation(config.activation, name="activation")

@@ -3,13 +3,16 @@
 import keras
 from keras import ops
 
+POOLS = ("mean", "max", "both", "flatten")
+
 
 @keras.saving.register_keras_serializable(package="mmkeras")
 class Pool(keras.layers.Layer):
     """Tokens `(batch, length, width)` to a vector `(batch, width)`; masked tokens do not count.
 
     Args:
-        how: `"mean"`, `"max"`, or `"both"`: mean and max beside each other, `(batch, 2 * width)`.
+        how: `"mean"`, `"max"`, `"both"`: mean and max beside each other, `(batch, 2 * width)`, or `"flatten"`: all
+            tokens beside each other, masked ones as zeros, `(batch, length * width)`, where their places count.
 
     Example:
 
@@ -19,12 +22,17 @@ class Pool(keras.layers.Layer):
 
     def __init__(self, how="mean", **kwargs):
         super().__init__(**kwargs)
-        if how not in ("mean", "max", "both"):
-            raise ValueError(f"Invalid value for argument how. Expected 'mean', 'max' or 'both'. Received: how={how!r}")
+        if how not in POOLS:
+            raise ValueError(
+                f"Invalid value for argument how. Expected one of {', '.join(POOLS)}. Received: how={how!r}"
+            )
         self.how = how
         self.supports_masking = True
 
     def call(self, tokens, mask=None):
+        if self.how == "flatten":
+            tokens = tokens if mask is None else ops.where(mask[..., None], tokens, ops.zeros_like(tokens))
+            return ops.reshape(tokens, (-1, tokens.shape[1] * tokens.shape[2]))
         vectors = []
         if self.how in ("mean", "both"):
             vectors.append(masked_mean(tokens, mask))
@@ -38,7 +46,8 @@ class Pool(keras.layers.Layer):
         return None
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], input_shape[-1] * (2 if self.how == "both" else 1))
+        times = {"both": 2, "flatten": input_shape[1]}.get(self.how, 1)
+        return (input_shape[0], input_shape[-1] * times)
 
     def get_config(self):
         return {**super().get_config(), "how": self.how}
