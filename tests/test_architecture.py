@@ -13,7 +13,10 @@ ORDER = [
     {"diagnosis", "export"}, {"serving"},
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-RAW_LAYERS = {"decode_image", "encode_label", "raw_presence", "standardize_vector", "tokenize_text"}
+RAW_LAYERS = {
+    "decode_audio", "decode_image", "decode_video", "encode_label", "raw_presence", "standardize_vector",
+    "tokenize_text",
+}  # fmt: skip
 # Within `training` the model base and the objectives run on every backend.
 ANY_BACKEND = {"training/multi_input.py", "training/objective.py", "training/optimizer.py"}
 

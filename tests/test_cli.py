@@ -106,6 +106,14 @@ def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_pa
         (["train", "dual_encoder", "--data", "scenes", "--loss", "clp"], ["loss", "'clp'", "`clip`"]),
         (["train", "dual_encoder", "--data", "scenes", "--preset", "bse"], ["bse", "`base`"]),
         (["evaluate", "no-such-run"], ["no-such-run", "zoo train"]),
+        (["trian", "dual_encoder"], ["trian", "Did you mean `train`?"]),
+        (["train"], ["model", "See zoo train --help"]),
+        (
+            ["train", "dual_encoder", "--data", "scenes", "--columns", "nonsense"],
+            ["--columns", "name=name", "nonsense"],
+        ),
+        (["train", "--data", "scenes", "dual_encoder", "--epochs", "0"], ["`epochs`", "at least 1"]),
+        (["search", "x"], ["query", "See zoo search --help"]),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_two(capsys, arguments, parts):
@@ -144,6 +152,61 @@ def test_data_check_counts_what_is_absent(capsys, shoes):
                         "--modalities", "photo=image,title=text")  # fmt: skip
     assert code == 0
     assert "absent in 1 rows" in said
+
+
+def test_data_check_finds_every_fault_and_says_so_by_its_exit_code(capsys, shoes):
+    faulty = shoes.with_name("faulty.csv")
+    rows = shoes.read_bytes().splitlines()
+    faulty.write_bytes(b"\n".join([*rows, b"none.png,a,red", "0.png,café,red".encode("latin-1"), b"0.png,shoe,"]))
+    columns = ("--columns", "photo=image,title=text,kind=label")
+    code, said, _ = run(capsys, "data", "check", str(faulty), *columns)
+    assert code == 1
+    assert "there is no file" in said
+    assert "faulty.csv, row 63: expected UTF-8, got other bytes" in said
+    assert "label: empty in 1 rows" in said
+    assert run(capsys, "data", "check", str(shoes), *columns)[0] == 0
+
+
+def test_training_without_a_column_is_told_both_ways_out(capsys, shoes, tmp_path):
+    arguments = ("--data", str(shoes), "--columns", "image=photo,label=kind", "--out", str(tmp_path / "x"))
+    code, _, error = run(capsys, "train", "fusion_classifier", *arguments)
+    assert code == 2
+    assert "has no column `text`. It has: image, title, label" in error
+    assert "--modalities image=image" in error
+
+
+def test_wrong_values_to_predict_from_are_told_in_one_line(capsys, shoes, searchable, tmp_path):
+    (tmp_path / "torn.png").write_bytes(shoes.with_name("0.png").read_bytes()[:60])
+    for value, part in (
+        ("photo=none.png", "`photo` cannot be used: there is no file none.png"),
+        (f"photo={shoes}", "`photo` cannot be used: " + str(shoes) + " is no picture"),
+        (f"photo={tmp_path / 'torn.png'}", "`photo` in row 1 cannot be decoded: its image is broken"),
+        ("foto=0.png", "no input `foto`. Did you mean `photo`?"),
+    ):
+        code, _, error = run(capsys, "predict", str(searchable), "title=red shoe", value)
+        assert code == 2
+        assert error.count("\n") == 1
+        assert part in error
+    code, said, _ = run(capsys, "predict", str(searchable), "title=red shoe", f"photo={shoes.with_name('0.png')}")
+    assert code == 0
+    assert json.loads(said)["score"] > 0
+    code, _, error = run(capsys, "search", str(searchable), "red", "--index", str(shoes), "--top-k", "0")
+    assert (code, "one item or more" in error) == (2, True)
+    code, _, error = run(capsys, "export", str(searchable), "--to", str(shoes))
+    assert (code, "is a file" in error) == (2, True)
+
+
+def test_a_file_found_broken_while_it_is_decoded_costs_no_run(capsys, shoes, tmp_path):
+    torn = shoes.with_name("torn.png")
+    torn.write_bytes(shoes.with_name("0.png").read_bytes()[:60])
+    bad = shoes.with_name("torn.csv")
+    bad.write_text(shoes.read_text() + "\ntorn.png,red shoe,red")
+    arguments = ("--data", str(bad), "--columns", "photo=image,title=text,kind=label", "--out", str(tmp_path / "x"))
+    code, _, error = run(capsys, "train", "fusion_classifier", "--preset", "tiny", *arguments)
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "torn.csv, row 62: " in error
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow

@@ -468,6 +468,7 @@ def test_divide_is_by_the_seed_and_needs_a_training_split():
     assert divide("x", rows, 0).validation.cells("id") != divide("x", rows, 1).validation.cells("id")
     assert set(divide("x", {"all": table("all", id=list(range(20)))}).splits) == {"train", "validation", "test"}
     assert set(divide("x", {"train": table(id=[1, 2])}).splits) == {"train"}  # too few to divide
+    assert "Fewer than 10 rows are not divided" in fault(divide("x", {"train": table(id=[1, 2])}).split, "validation")
     assert "no split `train`" in fault(divide, "x", {"a": table(id=[1]), "b": table(id=[2])})
 
 

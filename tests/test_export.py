@@ -109,9 +109,12 @@ def test_saved_model_answers_as_this_process_does(name, trained, raw, tmp_path):
         )
 
 
-def test_versions_are_numbered_and_a_signature_that_is_not_there_is_told(trained, tmp_path):
+def test_versions_are_numbered_and_a_signature_that_is_not_there_is_told(trained, tmp_path, monkeypatch):
     run = trained("fusion_classifier")
     paths = [run.export(tmp_path) for _ in range(2)]
+    monkeypatch.chdir(tmp_path)  # the process that asks runs elsewhere
+    answer = export.in_own_process("fusion_classifier/1", {"classify": {"text": ["a circle"], "image": [b""]}})
+    assert answer["classify"]["scores"].shape[0] == 1
     assert [path.name for path in paths] == ["1", "2"]
     assert not list((tmp_path / "fusion_classifier").glob(".*"))
     with pytest.raises(RuntimeError, match="did not answer"):

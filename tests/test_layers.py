@@ -477,5 +477,5 @@ def test_wrong_settings_are_refused(make, message):
 
 
 def test_a_name_that_is_no_layer_is_answered_with_the_list():
-    with pytest.raises(AttributeError, match=r"no attribute 'Tokenise'. It has: DecodeImage, .*TokenizeText"):
+    with pytest.raises(AttributeError, match=r"no attribute 'Tokenise'. It has: AddPosition, .*TokenizeText"):
         _ = layers.Tokenise

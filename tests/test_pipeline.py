@@ -717,10 +717,12 @@ def test_report_tells_what_is_there(folder):
     turned.save(folder / "turned.jpg", exif=exif)
     rows = [GOOD[0], {"image": "turned.jpg", "text": "a"}, {"image": "no.png", "text": "b"}, {"image": "", "text": "c"}]
     source = Source("rows.jsonl", {"train": opened(folder, rows)})
-    lines = list(data.report(source, MODALITIES))
+    lines, num_bad = data.report(source, MODALITIES)
     assert lines[0] == "train: 4 rows, 1 bad"
+    assert num_bad == 1
+    assert data.report(source)[0] == lines  # of itself it takes every column of a known kind
     assert "  image: absent in 1 rows" in lines
     (line,) = [line for line in lines if "EXIF" in line]
     assert "1 pictures are turned" in line
     assert "turned.jpg" in line
-    assert len(lines) == 3
+    assert len(lines) == 4  # with that of the empty labels

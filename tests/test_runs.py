@@ -270,9 +270,18 @@ def test_folders_that_cannot_be_loaded(tmp_path, finished):
         ({"embedding_dim": True}, "`embedding_dim`. Expected an integer. Received: True of type bool"),
         ({"image_size": (8, 8, 3)}, "`image_size`. Expected int x int. Received"),
         ({"label_positives": "yes"}, "`label_positives`. Expected true or false"),
-        ({"modalities": {"image": "image", "x": "sound"}}, "kind of the modality `x`. Expected image, text or vector"),
+        (
+            {"modalities": {"image": "image", "x": "sound"}},
+            "kind of the modality `x`. Expected image, text, vector",
+        ),
         ({"modalities": {"image": "image", "presence": "text"}}, "cannot be called `presence`"),
         ({"modalities": {}}, "Expected at least one modality"),
+        ({"epochs": 0}, "`epochs`. Expected at least 1. Received: 0"),
+        ({"batch_size": -1}, "`batch_size`. Expected at least 1. Received: -1"),
+        ({"image_size": 0}, r"`image_size`. Expected at least 4. Received: \(0, 0\)"),
+        ({"learning_rate": float("nan")}, "`learning_rate`. Expected at least 0. Received: nan"),
+        ({"learning_rate": -1.0}, "`learning_rate`. Expected at least 0. Received: -1.0"),
+        ({"dropout": 2.0}, "`dropout`. Expected at least 0 and at most 0.99. Received: 2.0"),
         ({"modalities": {"image": "image"}}, "Expected two modalities or more"),
         (
             {"modalities": {"image": "image", "v": "vector"}},
@@ -440,6 +449,13 @@ def test_classifier_is_measured_from_every_subset_and_beats_chance(classifier):
     assert (classifier.path / "figures" / "confusion-test.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("imports", ["import keras, zoo", "import zoo, keras; zoo.build('autoencoder', preset='tiny')"])
+def test_a_saved_model_is_loaded_by_keras_after_import_zoo(classifier, imports):
+    code = f"{imports}; print(keras.saving.load_model({str(classifier.path / 'model.keras')!r}).name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "fusion_classifier", done.stderr[-500:]
+
+
 def test_prediction_is_in_words_and_a_modality_may_be_left_out(classifier):
     answer = classifier.predict(text=["a large red circle", "a small blue square"])
     assert set(answer["label"]) <= set(classifier.labels)
@@ -449,6 +465,9 @@ def test_prediction_is_in_words_and_a_modality_may_be_left_out(classifier):
     for mistake, message in (
         ({"sound": ["x"]}, "Expected values for some of"),
         ({"text": ["a"], "image": [b"", b""]}, "as many values for every modality"),
+        ({"text": "a red circle"}, "Expected a list of values for `text`"),
+        ({"image": [np.zeros((8, 8, 3))]}, "Expected a path or encoded bytes for `image`. Received: ndarray"),
+        ({"image": ["none.png"]}, "there is no file none.png"),
         (
             {"signature": "classfy", "text": ["a"]},
             "Unknown signature 'classfy'. The model has: ",

@@ -6,9 +6,15 @@
 ['image', 'presence', 'text']
 """
 
+import sys
+
 from zoo._registry import build, describe, names, preprocessor
 
 __all__ = ["build", "describe", "load", "names", "preprocessor", "train"]
+
+
+if "keras" in sys.modules:  # `zoo --help` does not wait for Keras
+    from zoo import _classes  # noqa: F401  # so that `keras.saving.load_model` knows the classes
 
 
 def train(name, data=None, **options):

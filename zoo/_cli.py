@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import sys
 import typing
 
@@ -16,12 +17,12 @@ from zoo._config import did_you_mean, parse, type_name
 
 
 def main(arguments=None):
-    """Runs the command; returns the exit code: 0, or 2 on a mistake in what was given."""
+    """Runs the command; returns the exit code: 0, 1 if `data check` found faults, 2 on a mistake in what was given."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         options = _parse(arguments)
-        options.run(options)
+        code = options.run(options)
     except KeyboardInterrupt:
         print("zoo: stopped", file=sys.stderr)
         return 130
@@ -30,13 +31,11 @@ def main(arguments=None):
             raise
         print(f"zoo: error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(
-        prog="zoo", description="Multi-input Keras models: train, evaluate, search, export."
-    )
+    parser = _Parser(prog="zoo", description="Multi-input Keras models: train, evaluate, search, export.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     name = _name_of_model(arguments)
     _add_list(commands)
@@ -48,10 +47,15 @@ def _parse(arguments):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that refuses abbreviations and names the nearest option."""
+    """A parser that refuses abbreviations, names the nearest option or command, and says a mistake in one line."""
 
     def __init__(self, **options):
         super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message):
+        given, _, valid = message.partition(" (choose from ")
+        hint = did_you_mean(given.split("'")[1], re.findall(r"[a-z]+", valid)) if valid else ""
+        raise ValueError(f"{message}.{hint} See {self.prog} --help.")
 
     def parse_known_args(self, args=None, namespace=None):
         options, unknown = super().parse_known_args(args, namespace)
@@ -68,7 +72,8 @@ def _name_of_model(arguments):
     """The model in `zoo train NAME …`, whose hyperparameters are options of the command; or None."""
     if arguments[:1] != ["train"]:
         return None
-    return next((a for a in arguments[1:2] if not a.startswith("-")), None)
+    first = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
+    return first or next((a for a in arguments[1:] if a in _registry.names()), None)
 
 
 def _add_list(commands):
@@ -125,8 +130,13 @@ def _train(options):
         from zoo import _train
     _train.train(
         options.model, options.data, options.out, options.preset, options.columns, options.skip_bad, options.seed,
-        options.deterministic, options.resume, options.overwrite, 2 if options.quiet else 1, **hyperparameters,
+        options.deterministic, options.resume, options.overwrite,
+        2 if options.quiet or not sys.stdout.isatty() else 1, **hyperparameters,
     )  # fmt: skip
+
+
+def _add_reading(command):
+    command.add_argument("--columns", type=_mapping, help="which column is which, as in training if not given")
 
 
 def _add_run_commands(commands):
@@ -134,6 +144,8 @@ def _add_run_commands(commands):
     command.add_argument("folder", metavar="RUN")
     command.add_argument("--split", default="test")
     command.add_argument("--data", help="another source, or a file that is taken whole")
+    command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
+    _add_reading(command)
     command.add_argument("--subsets", action="store_true", help="fusion_classifier: from every subset of modalities")
     command.add_argument("--classifier", metavar="RUN", help="conditional_gan: run of a picture classifier, for FID")
     command.add_argument("--retriever", metavar="RUN", help="conditional_gan: run of a dual_encoder, for R-precision")
@@ -152,6 +164,7 @@ def _add_run_commands(commands):
     command.add_argument("--index", required=True, help="manifest file, or a source")
     command.add_argument("--id-column", help="column whose cells name the items (id, or the picture's path)")
     command.add_argument("--top-k", type=int, default=10)
+    _add_reading(command)
     command.add_argument("--out", help="file for the picture grid (RUN/figures/search.png)")
     command.set_defaults(run=_search)
 
@@ -161,6 +174,7 @@ def _add_run_commands(commands):
     command.add_argument("--index", help="dual_encoder: gallery for the signature `search`")
     command.add_argument("--id-column", help="as for search")
     command.add_argument("--top-k", type=int, default=10)
+    _add_reading(command)
     command.set_defaults(run=_export)
 
 
@@ -179,7 +193,7 @@ def _evaluate(options):
         if name not in wants:
             raise ValueError(f"`{run.name}` has no option --{name} in its evaluation.")
     given.update({name: _load(given[name]) for name in ("classifier", "retriever") if name in given})
-    report = run.evaluate(options.split, options.data, **given)
+    report = run.evaluate(options.split, options.data, options.columns, options.skip_bad, **given)
     for title, numbers in report.items():
         said = "  ".join(f"{name} {_number(value)}" for name, value in numbers.items())
         print(f"{title:32} {said}")
@@ -197,13 +211,7 @@ def _predict(options):
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"Expected NAME=VALUE, such as text='a red circle'. Received: {pair!r}.")
-        kind = run.config.modalities.get(name)
-        if kind == "image":
-            raw[name] = [pathlib.Path(value)]
-        elif kind == "text":
-            raw[name] = [value]
-        else:
-            raw[name] = [[float(v) for v in value.replace(",", " ").split()]]
+        raw[name] = [_value(run, name, value)]
     answer = {}
     for name, value in run.predict(options.signature, **raw).items():
         value = value[0]
@@ -216,9 +224,24 @@ def _predict(options):
     print(json.dumps(answer, ensure_ascii=False))
 
 
+def _value(run, name, value):
+    """One raw value as it was written on the command line; an empty one is absent."""
+    kinds = {**run.config.modalities, **dict.fromkeys(set().union(*(s.inputs for s in run.signatures.values())))}
+    kinds.update(run.config.modalities)
+    if name not in kinds:
+        raise ValueError(f"The model has no input `{name}`.{did_you_mean(name, kinds)} It has: {', '.join(kinds)}.")
+    if kinds[name] in ("image", "text", "audio", "video"):
+        return value
+    try:
+        numbers = [float(v) for v in value.replace(",", " ").split()]
+    except ValueError:
+        raise ValueError(f"Expected numbers for `{name}`, such as {name}=0.5,1,2. Received: {value!r}.") from None
+    return int(numbers[0]) if name == "seed" else numbers
+
+
 def _search(options):
     run = _load(options.folder)
-    ids, scores, pictures = run.search(options.query, options.index, options.top_k, options.id_column)
+    ids, scores, pictures = run.search(options.query, options.index, options.top_k, options.id_column, options.columns)
     for name, score in zip(ids, scores, strict=True):
         print(f"{score:.4f}  {name}")
     if pictures:
@@ -234,7 +257,7 @@ def _search(options):
 
 def _export(options):
     run = _load(options.folder)
-    path = run.export(options.to, options.index, options.id_column, options.top_k)
+    path = run.export(options.to, options.index, options.id_column, options.columns, options.top_k)
     names = [*run.signatures, *(["search"] if options.index else [])]
     print(f"{path}: signatures {', '.join(names)}")
 
@@ -244,15 +267,20 @@ def _add_data(commands):
     command.add_argument("action", choices=["check"], help="check: bad rows, absent modalities, turned pictures")
     command.add_argument("source")
     command.add_argument("--columns", type=_mapping)
-    command.add_argument("--modalities", type=_mapping, default={"image": "image", "text": "text"}, help="name=kind,…")
+    command.add_argument("--modalities", type=_mapping, help="name=kind,… (all columns of a known kind)")
     command.set_defaults(run=_data)
 
 
 def _data(options):
     with _quiet_start():
         from mmkeras import data
-    for line in data.report(data.open(options.source, options.columns, skip_bad=True), options.modalities):
-        print(line)
+    try:
+        source, all_read = data.open(options.source, options.columns), True
+    except data.DataError:
+        source, all_read = data.open(options.source, options.columns, skip_bad=True), False
+    lines, num_bad = data.report(source, options.modalities)
+    print("\n".join(lines))
+    return 0 if all_read and not num_bad else 1
 
 
 def _add_quickstart(commands):
@@ -265,7 +293,7 @@ def _add_quickstart(commands):
 def _quickstart(options):
     with _quiet_start():
         from zoo import _quickstart
-    _quickstart.quickstart(options.out, options.overwrite)
+    _quickstart.quickstart(options.out, options.overwrite, 1 if sys.stdout.isatty() else 2)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,20 @@ The keyword arguments of `zoo.build`, the options of `zoo train`, the table of `
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 
 
-def hp(default, help, choices=None):
-    """A hyperparameter: a dataclass field with its default, one line of help and, where there are few, its values."""
-    metadata = {"help": help, "choices": tuple(choices) if choices else None}
+def hp(default, help, choices=None, low=None, high=math.inf):
+    """A hyperparameter: a dataclass field with its default and one line of help.
+
+    Args:
+        default, help: these.
+        choices: its values, where there are few.
+        low, high: smallest and largest value of a number; by default an integer is at least 1 and a float at least 0.
+    """
+    metadata = {"help": help, "choices": tuple(choices) if choices else None, "low": low, "high": high}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -31,7 +38,7 @@ class Config:
     weight_decay: float = hp(1e-4, "weight decay of adamw and lion")
     clip_norm: float = hp(1.0, "largest global norm of the gradient; 0 turns clipping off")
     schedule: str = hp("cosine", "learning rate in zoo.train: warm-up, then this", ("cosine", "constant"))
-    warmup: float = hp(0.05, "share of the training steps in which the learning rate rises to its peak")
+    warmup: float = hp(0.05, "share of the training steps in which the learning rate rises to its peak", high=1.0)
     epochs: int = hp(10, "passes over the training split in zoo.train")
     batch_size: int = hp(64, "rows a step in zoo.train")
 
@@ -40,6 +47,7 @@ class Config:
         for field in dataclasses.fields(self):
             value = convert(field.name, getattr(self, field.name), hints[field.name])
             choices = field.metadata["choices"]
+            check_range(field, value)
             if choices and value not in choices:
                 raise ValueError(
                     f"Invalid value for hyperparameter `{field.name}`. "
@@ -55,6 +63,19 @@ class Config:
     def to_dict(self):
         """Plain values, as they stand in a run's `config.json`."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def check_range(field, value):
+    """Raises ValueError for a number, or one of a pair, outside a hyperparameter's range."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            continue
+        low = field.metadata["low"] if field.metadata["low"] is not None else int(isinstance(number, int))
+        if not low <= number <= field.metadata["high"] or math.isinf(number):
+            most = f" and at most {field.metadata['high']}" if math.isfinite(field.metadata["high"]) else ""
+            raise ValueError(
+                f"Invalid value for hyperparameter `{field.name}`. Expected at least {low}{most}. Received: {value!r}."
+            )
 
 
 def did_you_mean(name, names):

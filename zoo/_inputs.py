@@ -4,25 +4,32 @@ import dataclasses
 
 from zoo._config import Config, hp
 
+# What every model's preset `tiny` has in common.
+TINY = {
+    "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16, "text_width": 16,
+    "vector_width": 8, "audio_seconds": 1.0, "audio_width": 4, "video_frames": 4, "video_size": (16, 16),
+    "video_width": 4, "dropout": 0.0, "learning_rate": 5e-3, "batch_size": 8,
+}  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Inputs(Config):
     """Which modalities a model has, how they are read, augmented and encoded."""
 
     modalities: dict[str, str] = hp(
-        {"image": "image", "text": "text"}, "name=kind of each input: image, text or vector"
+        {"image": "image", "text": "text"}, "name=kind of each input: image, text, vector, audio or video"
     )
-    image_size: tuple[int, int] = hp((48, 48), "height x width in pixels")
+    image_size: tuple[int, int] = hp((48, 48), "height x width in pixels", low=4)
     image_channels: int = hp(3, "channels of a picture", (1, 3))
     image_resize: str = hp("stretch", "how pictures of another shape are fitted", ("stretch", "pad", "crop"))
     image_encoder: str = hp("cnn", "cnn, resnet, flat, or a network of keras.applications such as MobileNetV2")
     image_width: int = hp(32, "channels of the first stage")
     image_weights: str | None = hp(None, "imagenet, for a network of keras.applications (downloads)")
-    text_length: int = hp(24, "most tokens of a text; zoo.train takes the longest of the training split if shorter")
+    text_length: int = hp(24, "most tokens of a text; zoo.train takes the longest it is trained on if shorter", low=2)
     text_unit: str = hp("words", "what a token is", ("words", "characters"))
     text_lower: bool = hp(True, "lower the case")
     text_punctuation: str = hp("separate", "what becomes of punctuation", ("separate", "strip", "keep"))
-    vocabulary_size: int = hp(10_000, "most tokens known; zoo.train takes those of the training split")
+    vocabulary_size: int = hp(10_000, "most tokens known; zoo.train takes those of the training split", low=5)
     text_encoder: str = hp("bilstm", "network of the text", ("lstm", "bilstm", "gru", "bag", "cnn"))
     text_dim: int = hp(128, "size of a word's embedding")
     text_width: int = hp(128, "size of an encoded token")
@@ -30,25 +37,36 @@ class Inputs(Config):
     vector_dim: dict[str, int] = hp({}, "name=size of each vector; zoo.train takes it from the data")
     vector_encoder: str = hp("mlp", "network of a vector", ("mlp", "linear"))
     vector_width: int = hp(64, "size of an encoded vector")
-    dropout: float = hp(0.1, "rate of dropping units of the encoders")
-    modality_dropout: float = hp(0.0, "probability of leaving out each modality of a row in training")
+    audio_rate: int = hp(8000, "samples a second that a sound is brought to", low=1000)
+    audio_seconds: float = hp(
+        10.0, "most of a sound; zoo.train takes the longest it is trained on if shorter", low=0.01
+    )
+    audio_mels: int = hp(40, "bands of the mel scale")
+    audio_width: int = hp(16, "channels of the first stage")
+    video_frames: int = hp(8, "frames taken from a clip, at even distances")
+    video_size: tuple[int, int] = hp((32, 32), "height x width of a frame in pixels", low=4)
+    video_encoder: str = hp("cnn_lstm", "network of a clip", ("cnn_lstm", "conv3d"))
+    video_width: int = hp(16, "channels of the first stage")
+    dropout: float = hp(0.1, "rate of dropping units of the encoders", high=0.99)
+    modality_dropout: float = hp(0.0, "probability of leaving out each modality of a row in training", high=0.99)
     augment_flip: bool = hp(False, "mirror half of the pictures")
     augment_shift: float = hp(0.0, "largest shift, as a share of the side")
     augment_zoom: float = hp(0.0, "largest change of size, as a logarithm")
     augment_rotate: float = hp(0.0, "largest turn in degrees")
     augment_color: float = hp(0.0, "largest change of saturation, contrast and gamma")
-    augment_gray: float = hp(0.0, "share of pictures that lose their colour")
-    augment_erase: float = hp(0.0, "share of pictures that lose a rectangle")
-    augment_tokens: float = hp(0.0, "probability of a token becoming unknown")
+    augment_gray: float = hp(0.0, "share of pictures that lose their colour", high=1.0)
+    augment_erase: float = hp(0.0, "share of pictures that lose a rectangle", high=1.0)
+    augment_tokens: float = hp(0.0, "probability of a token becoming unknown", high=1.0)
 
     def __post_init__(self):
         super().__post_init__()
         if not self.modalities:
             raise ValueError("Expected at least one modality, such as modalities={'image': 'image'}. Received: none.")
         for name, kind in self.modalities.items():
-            if kind not in ("image", "text", "vector"):
+            if kind not in ("image", "text", "vector", "audio", "video"):
                 raise ValueError(
-                    f"Invalid kind of the modality `{name}`. Expected image, text or vector. Received: {kind!r}."
+                    f"Invalid kind of the modality `{name}`. Expected image, text, vector, audio or video. "
+                    f"Received: {kind!r}."
                 )
             if name in ("presence", "label", "noise"):
                 raise ValueError(f"A modality cannot be called `{name}`: that name has a meaning of its own.")
@@ -73,6 +91,12 @@ class Inputs(Config):
             return (*self.image_size, self.image_channels)
         if kind == "text":
             return (self.text_length,)
+        if kind == "audio":
+            from mmkeras.layers.spectrogram import num_frames
+
+            return (num_frames(self.audio_rate, self.audio_seconds), self.audio_mels)
+        if kind == "video":
+            return (self.video_frames, *self.video_size, self.image_channels)
         if name not in self.vector_dim:
             raise ValueError(f"The size of the vector `{name}` is not known. Give it: vector_dim={{'{name}': SIZE}}.")
         return (self.vector_dim[name],)
@@ -99,6 +123,12 @@ def read(config, name, raw):
     if kind == "text":
         options = {"unit": config.text_unit, "lower": config.text_lower, "punctuation": config.text_punctuation}
         return layers.TokenizeText(config.text_length, name=f"read_{name}", **options)(raw)
+    if kind == "audio":
+        settings = (config.audio_rate, config.audio_seconds, config.audio_mels)
+        return layers.DecodeAudio(*settings, name=f"read_{name}")(raw)
+    if kind == "video":
+        settings = (config.video_frames, config.video_size, config.image_channels, config.image_resize)
+        return layers.DecodeVideo(*settings, name=f"read_{name}")(raw)
     return layers.StandardizeVector(name=f"read_{name}")(raw)
 
 
@@ -166,13 +196,19 @@ def encode(config, name, tensor):
             config.text_length, config.vocabulary_size, config.text_encoder, config.text_dim, config.text_width,
             config.dropout, own_name,
         )(tensor)  # fmt: skip
+    if kind == "audio":
+        return encoders.audio_encoder(config.shape(name), config.audio_width, config.dropout, own_name)(tensor)
+    if kind == "video":
+        return encoders.video_encoder(
+            config.shape(name), config.video_encoder, config.video_width, config.dropout, own_name
+        )(tensor)
     return encoders.vector_encoder(
         config.shape(name)[0], config.vector_encoder, config.vector_width, config.dropout, own_name
     )(tensor)
 
 
 def decode(config, name, latent, width):
-    """A latent `(batch, size)` to a modality: pixels, logits of the tokens, or numbers, by `<name>_decoder`."""
+    """A latent `(batch, size)` to a modality as it was read, a text as logits of its tokens, by `<name>_decoder`."""
     from mmkeras import decoders
 
     kind, size, own_name = config.modalities[name], latent.shape[-1], f"{name}_decoder"
@@ -181,4 +217,8 @@ def decode(config, name, latent, width):
         return decoders.image_decoder(size, config.shape(name), network, width, own_name)
     if kind == "text":
         return decoders.text_decoder(size, config.text_length, config.vocabulary_size, 4 * width, own_name)
+    if kind == "audio":
+        return decoders.audio_decoder(size, config.shape(name), width, own_name)
+    if kind == "video":
+        return decoders.video_decoder(size, config.shape(name), width, own_name)
     return decoders.vector_decoder(size, config.shape(name)[0], 4 * width, own_name)

@@ -9,17 +9,18 @@ from mmkeras import data, export
 from zoo import _train
 
 
-def quickstart(out="quickstart", overwrite=False):
+def quickstart(out="quickstart", overwrite=False, verbose=1):
     """Generates scenes, trains an autoencoder, evaluates, exports, and asks the SavedModel in a process of its own.
 
     Args:
         out: folder for the run, the servable and the pictures.
         overwrite: replace what an earlier quickstart wrote there.
+        verbose: see `zoo.train`.
     """
     began = time.monotonic()
     out = pathlib.Path(out)
     print("1. Training the autoencoder on generated pictures and captions (`scenes`, 4,000 rows).")
-    run = _train.train("autoencoder", "scenes", out / "run", overwrite=overwrite, epochs=7)
+    run = _train.train("autoencoder", "scenes", out / "run", overwrite=overwrite, verbose=verbose, epochs=7)
 
     print("\n2. How well each modality is reconstructed, from both and from the other alone (test split):")
     for title, numbers in run.evaluate("test").items():

@@ -67,6 +67,8 @@ def build(name, preset="base", **hyperparameters):
     >>> model.output["label"].shape
     (None, 3)
     """
+    from zoo import _classes  # noqa: F401  # so that Keras can load again what is built here
+
     config = configure(name, preset, **hyperparameters)
     model = module(name).build(config)
     compile_model(module(name), model, config)

@@ -1,18 +1,19 @@
 """A trained model with everything around it: data, preprocessing, evaluation, prediction, search, export."""
 
 import functools
+import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
 from mmkeras import data as sources
-from mmkeras import decoders, encoders, fusion, metrics  # noqa: F401  # loading a model needs them registered
 from mmkeras import export as exporting
+from mmkeras import metrics
+from mmkeras.data.check import FAULTS
 from mmkeras.data.manifest import read_split
 from mmkeras.runs import RunFolder, replaced, write_json
-from mmkeras.training import steps  # noqa: F401  # likewise
-from zoo import _registry
+from zoo import _classes, _registry  # noqa: F401  # loading a model needs its classes registered
 
 
 class Run:
@@ -41,6 +42,9 @@ class Run:
         self.data = None
         self.columns = {}
 
+    def __repr__(self):
+        return f"<Run of {self.name} in {self.path}>"
+
     @functools.cached_property
     def source(self):
         """The source the run was trained on."""
@@ -52,40 +56,47 @@ class Run:
         names = [name for name in self.preprocessor.target_names if name in ("label", "tags")]
         return self.preprocessor.reader(names[0]).vocabulary if names else ()
 
-    def split(self, name="test", data=None):
-        """A split of the run's own source, or of another; a file given as `data` is taken whole."""
+    def split(self, name="test", data=None, columns=None, skip_bad=False):
+        """A split of the run's own source, or of another; a file given as `data` is taken whole.
+
+        Args:
+            name: of the split.
+            data: another source, or None for the run's own.
+            columns: which column of `data` is which, as in training if None.
+            skip_bad: whether bad rows are left out; they are, too, if the run was trained so.
+        """
+        columns, skip_bad = self.columns if columns is None else columns, skip_bad or self.skip_bad
         if data is not None and pathlib.Path(data).is_file():
-            split = read_split(pathlib.Path(data), pathlib.Path(data).stem, self.skip_bad).rename(self.columns)
+            split = read_split(pathlib.Path(data), pathlib.Path(data).stem, skip_bad).rename(columns)
         else:
-            split = (sources.open(data, self.columns) if data is not None else self.source).split(name)
-        return usable(self, split, known_labels=True)
+            split = (sources.open(data, columns, skip_bad) if data is not None else self.source).split(name)
+        return usable(self, split, known_labels=True, skip_bad=skip_bad)
 
     def batches(self, split, batch_size=None):
         """Batches of a split as the model takes them, not shuffled."""
         return sources.batches(split, self.preprocessor, batch_size or self.config.batch_size, training=False)
 
-    def evaluate(self, split="test", data=None, **options):
+    def evaluate(self, split="test", data=None, columns=None, skip_bad=False, **options):
         """The model's metrics on a split; they and the figures are written into the run folder.
 
         Args:
-            split: name of the split.
-            data: another source, or None for the run's own.
+            split, data, columns, skip_bad: see `split`.
             **options: of the model's `evaluate`, such as `subsets=True` for `fusion_classifier`.
 
         Returns:
             `{what: {metric: number}}`.
         """
-        rows = self.split(split, data)
+        rows = self.split(split, data, columns, skip_bad)
         with sources.naming_rows(rows, self.preprocessor):
             report = self.module.evaluate(self, rows, **options)
             write_json(self.path / "metrics" / f"{rows.name}.json", report)
-            self.write_figures(rows, suffix=f"-{rows.name}")
+            self.write_figures(rows)
         return report
 
     def write_figures(self, split, suffix=""):
-        """Draws the model's figures of a split into the run folder."""
+        """Draws the model's figures of a split into the run folder, `<figure>-<split><suffix>.png`."""
         for name, figure in self.module.figures(self, split).items():
-            with replaced(self.path / "figures" / f"{name}{suffix}.png") as beside:
+            with replaced(self.path / "figures" / f"{name}-{split.name}{suffix}.png") as beside:
                 figure.savefig(beside, dpi=120)
 
     @functools.cached_property
@@ -98,11 +109,14 @@ class Run:
 
         Args:
             signature: name of the serving function.
-            **raw: a list a modality: pictures as paths or encoded bytes, texts, lists of numbers. A modality left
-                out is absent.
+            **raw: a list a modality: pictures, sounds and clips as paths or encoded bytes, texts, lists of numbers.
+                A modality left out is absent.
 
         Returns:
             `{output: array}`; strings as Python strings.
+
+        Raises:
+            ValueError: on an unknown signature or modality, or a file that cannot be read.
         """
         if signature not in self.signatures:
             raise ValueError(f"Unknown signature {signature!r}. The model has: {', '.join(self.signatures)}.")
@@ -110,12 +124,34 @@ class Run:
         unknown = sorted(set(raw) - set(specs))
         if unknown or not raw:
             raise ValueError(f"Expected values for some of {sorted(specs)}. Received: {sorted(raw)}.")
+        for name, values in raw.items():
+            if isinstance(values, (str, bytes, pathlib.Path)):
+                raise ValueError(f"Expected a list of values for `{name}`, one a row. Received: {values!r:.60}.")
         num_rows = {name: len(values) for name, values in raw.items()}
         if len(set(num_rows.values())) > 1:
             raise ValueError(f"Expected as many values for every modality. Received: {num_rows}.")
-        filled = {name: _raw_values(raw.get(name), spec, next(iter(num_rows.values()))) for name, spec in specs.items()}
-        answer = self.signatures[signature](filled)
+        filled = {
+            name: _raw_values(name, self.config.modalities.get(name), raw.get(name), spec, max(num_rows.values()))
+            for name, spec in specs.items()
+        }
+        try:
+            answer = self.signatures[signature](filled)
+        except tf.errors.InvalidArgumentError as error:
+            raise self._undecodable(filled) or error from None
         return {name: _strings(value) if value.dtype == object else value for name, value in answer.items()}
+
+    def _undecodable(self, raw):
+        """The ValueError of the first encoded value that its reader cannot decode, or None."""
+        for name, kind in self.config.modalities.items():
+            if kind in sources.ENCODED and name in raw:
+                for i, value in enumerate(raw[name]):
+                    try:
+                        self.preprocessor.reader(name)(tf.constant([value]))
+                    except tf.errors.InvalidArgumentError:
+                        return ValueError(
+                            f"The value of `{name}` in row {i + 1} cannot be decoded: its {kind} is broken."
+                        )
+        return None
 
     def embed(self, name, values):
         """Embeddings `(rows, dim)` of one modality: of a Split's column, or of a list of texts."""
@@ -153,6 +189,11 @@ class Run:
             kind, value = self.config.modalities[name], np.array(values[name])
             if kind == "image":
                 columns.append(list(value))
+            elif kind == "audio":  # time across, low pitches at the bottom
+                columns.append([row.T[::-1, :, None] for row in value])
+            elif kind == "video":  # four frames beside each other
+                shown = value[:, np.linspace(0, value.shape[1] - 1, 4).round().astype(int)]
+                columns.append([np.concatenate(list(clip), axis=1) for clip in shown])
             elif kind == "text":
                 columns.append(self.texts(name, value.argmax(-1) if decoded else value))
             else:
@@ -164,7 +205,7 @@ class Run:
         return [text.decode() for text in self.preprocessor.reader(name).texts(tf.constant(ids, tf.int32)).numpy()]
 
     def compare(self, name, true, predicted):
-        """How near a reconstructed modality comes to the true one: pixels or numbers, or token ids `(rows, length)`."""
+        """How near a reconstructed modality comes to the true one, both as they were read; texts as token ids."""
         if self.config.modalities[name] != "text":
             of_mean = np.mean((true - true.mean(axis=0)) ** 2)
             return {"mse": float(np.mean((true - predicted) ** 2)), "mse_of_mean": float(of_mean)}
@@ -175,7 +216,7 @@ class Run:
             "bleu4": metrics.bleu(said, [[text] for text in texts]),
         }
 
-    def search(self, query, index, k=10, id_column=None):
+    def search(self, query, index, k=10, id_column=None, columns=None):
         """The items of a gallery nearest to a text or a picture.
 
         Args:
@@ -183,19 +224,23 @@ class Run:
             index: a manifest file, or a source (its test split).
             k: number of items.
             id_column: column whose cells name the items; `id`, or the picture's path, if None.
+            columns: which column of the index is which, as in training if None.
 
         Returns:
             `(ids, scores, pictures)`, the best first.
         """
-        ask, gallery, split, ids = self._index(index, id_column)
-        query_value = query if self.config.modalities[ask] == "text" else pathlib.Path(query).read_bytes()
+        if k < 1:
+            raise ValueError(f"Expected to be asked for one item or more. Received: k={k}.")
+        ask, gallery, split, ids = self._index(index, id_column, columns)
+        kind = self.config.modalities[ask]
+        query_value = _contents(ask, kind, query) if kind in sources.ENCODED else query
         with sources.naming_rows(split, self.preprocessor):
             scores = self.embed(gallery, split) @ self.embed(ask, [query_value])[0]
         best = (-scores).argsort(kind="stable")[:k]
         pictures = self.pictures(gallery, split, best) if self.config.modalities[gallery] == "image" else []
         return [ids[i] for i in best], scores[best].tolist(), pictures
 
-    def _index(self, index, id_column):
+    def _index(self, index, id_column, columns):
         """(modality of queries, modality of the gallery, its split, its ids)."""
         if not hasattr(self.config, "temperature"):
             raise ValueError(f"Only a dual_encoder searches. {self.path} holds a run of `{self.name}`.")
@@ -205,9 +250,11 @@ class Run:
         )
         gallery = others[0] if others else self.config.names[0]
         ask = texts[0] if texts else self.config.names[-1]
-        split = self.split(data=index) if pathlib.Path(index).is_file() else self.split("test", index)
+        split = self.split("test", index, columns)
         split = split.take([i for i, cell in enumerate(split.cells(gallery)) if len(cell)])
         column = id_column or ("id" if "id" in split.kinds else gallery)
+        if column not in split.kinds:
+            raise ValueError(f"{index} has no column `{column}` for --id-column. It has: {', '.join(split.kinds)}.")
         return (
             ask,
             gallery,
@@ -215,20 +262,20 @@ class Run:
             [_identity(cell, split.folders[column], i) for i, cell in enumerate(split.cells(column))],
         )
 
-    def export(self, to="servables", index=None, id_column=None, k=10):
+    def export(self, to="servables", index=None, id_column=None, columns=None, k=10):
         """Writes a SavedModel `<to>/<model>/<version>` and returns its path.
 
         Args:
             to: folder of all servables.
             index: a gallery for the signature `search` of a dual_encoder, see `search`.
-            id_column: see `search`.
+            id_column, columns: see `search`.
             k: number of items that `search` gives.
         """
         signatures, tracked = dict(self.signatures), [self.model, self.preprocessor.inputs]
         if self.preprocessor.targets:
             tracked.append(self.preprocessor.targets)
         if index is not None:
-            ask, gallery, split, ids = self._index(index, id_column)
+            ask, gallery, split, ids = self._index(index, id_column, columns)
             with sources.naming_rows(split, self.preprocessor):
                 embedded = exporting.SearchIndex(self.embed(gallery, split), ids)
             signatures["search"] = exporting.search_signature(embedded, self.signatures[f"encode_{ask}"], k)
@@ -248,7 +295,7 @@ def load(path, needs_model=True):
     options = {key: saved[key] for key in ("preset", "seed", "skip_bad", "deterministic")}
     run = Run(folder.path, saved["model"], config, **options)
     kind, _, rest = saved["data"].partition(":")
-    run.data = str(folder.path / rest) if kind == "path" else saved["data"]
+    run.data = os.path.normpath(folder.path / rest) if kind == "path" else saved["data"]
     run.columns = saved["columns"]
     inputs, targets = folder.load_model("preprocess"), folder.load_model("targets")
     run.preprocessor = sources.Preprocessor(inputs, targets, run.module.augment(config))
@@ -262,30 +309,40 @@ def load(path, needs_model=True):
     return run
 
 
-def usable(run, split, known_labels=False):
+def usable(run, split, known_labels=False, skip_bad=None):
     """The rows of a split that the run's model can use, their cells made plain."""
+    skip_bad = run.skip_bad if skip_bad is None else skip_bad
     pre, config = run.preprocessor, run.config
     split = split.replace({}, {name: kind for name, kind in config.modalities.items() if name in split.kinds})
     modalities = {name: config.modalities[name] for name in pre.input_names}
     known = (
         {n: set(run.labels) for n in pre.target_names if n in ("label", "tags")} if run.labels or known_labels else {}
     )
-    return sources.checked(split, modalities, pre.target_names, run.skip_bad, known=known)
+    return sources.checked(split, modalities, pre.target_names, skip_bad, known=known)
 
 
-def _raw_values(values, spec, num_rows):
-    """Raw values of one input, absent ones filled in."""
+def _raw_values(name, kind, values, spec, num_rows):
+    """Raw values of one input, files read, absent ones filled in."""
     if spec.dtype == tf.string:
-        return [_contents(value) for value in values] if values is not None else [""] * num_rows
+        values = [""] * num_rows if values is None else values
+        return [_contents(name, kind, value) for value in values] if kind in sources.ENCODED else list(values)
     if values is None:
         return np.full((num_rows, *spec.shape[1:]), np.nan if spec.dtype.is_floating else 0)
-    return np.array(values)
+    array = np.array(values)
+    if array.dtype.kind not in "if" or array.shape[1:] != tuple(spec.shape[1:]):
+        raise ValueError(f"Expected numbers of shape {tuple(spec.shape[1:])} for `{name}`. Received: {values!r:.60}.")
+    return array
 
 
-def _contents(value):
-    if isinstance(value, pathlib.Path):
-        return value.read_bytes()
-    return value
+def _contents(name, kind, value):
+    """A picture, sound or clip, a path or its bytes, as bytes."""
+    if not isinstance(value, (str, bytes, pathlib.Path)):
+        raise ValueError(f"Expected a path or encoded bytes for `{name}`. Received: {type(value).__name__}.")
+    value = str(value) if isinstance(value, pathlib.Path) else value
+    fault = FAULTS[kind](value) if value else None
+    if fault:
+        raise ValueError(f"The value of `{name}` cannot be used: {fault}.")
+    return sources.encoded(value)
 
 
 def _strings(values):

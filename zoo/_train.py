@@ -1,9 +1,11 @@
 """Training a model on a source: from its name to a run folder."""
 
+import io
 import os
 import pathlib
 import resource
 import time
+import wave
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ from mmkeras.layers import TokenizeText
 from mmkeras.runs import RunFolder, replaced
 from mmkeras.training.callbacks import AfterEpoch
 from zoo import _registry
+from zoo._config import did_you_mean
 from zoo._run import Run, load, usable
 
 
@@ -61,6 +64,8 @@ def train(
         train_split = _fit_preprocessor(run)
         validation = usable(run, source.split("validation"))
     _build_model(run, len(train_split))
+    for split in (train_split, validation):
+        run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
     if not resume:
         folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
         _write_start(run, folder)
@@ -96,6 +101,14 @@ def _resumed(folder, name, hyperparameters):
 def _fit_preprocessor(run):
     """Infers sizes from the training split, fits the preprocessor, and returns the rows that can be used."""
     config, split = run.config, run.source.split("train")
+    missing = [name for name in config.names if name not in split.kinds]
+    if missing:
+        rest = ",".join(f"{n}={kind}" for n, kind in config.modalities.items() if n in split.kinds)
+        raise sources.DataError(
+            f"{run.data} has no column `{missing[0]}`. It has: {', '.join(split.kinds)}."
+            f"{did_you_mean(missing[0], split.kinds)} Say which column it is with --columns {missing[0]}=NAME, or "
+            f"train without it: --modalities {rest or 'NAME=KIND'}."
+        )
     unfitted = config.replace(vector_dim={**dict.fromkeys(config.of_kind("vector"), 1), **config.vector_dim})
     run.preprocessor = _registry.make_preprocessor(run.module, unfitted)
     split = usable(run, split)
@@ -113,6 +126,9 @@ def _fit_preprocessor(run):
         )
         config = config.replace(text_length=min(config.text_length, longest + 1))
     config = config.replace(vector_dim=sizes)
+    if config.of_kind("audio"):
+        longest = max(_seconds(cell) for name in config.of_kind("audio") for cell in split.cells(name))
+        config = config.replace(audio_seconds=min(config.audio_seconds, longest))
     run.preprocessor = _registry.make_preprocessor(run.module, config)
     sources.adapt(run.preprocessor, split, config.vocabulary_size)
     if texts:
@@ -124,6 +140,14 @@ def _fit_preprocessor(run):
             raise sources.DataError(f"Expected two labels or more in the training split. Found one: {run.labels[0]!r}.")
     run.config = config
     return split
+
+
+def _seconds(sound):
+    """Length of a WAV file, a path or its bytes; of an absent one zero."""
+    if not sound:
+        return 0.0
+    with wave.open(sound if isinstance(sound, str) else io.BytesIO(sound)) as file:
+        return file.getnframes() / file.getframerate()
 
 
 def _write_start(run, folder):
@@ -175,6 +199,8 @@ def _fit_model(run, folder, split, validation, verbose):
     config = run.config
     batch_size, steps = _batches(config, len(split))
     start, rows = folder.restore_checkpoint(run.model)
+    if start >= config.epochs and verbose:
+        print(f"{folder.path} has all of its {config.epochs} epochs. Train on with --epochs and a larger number.")
     weights = _class_weights(run, split)
 
     def epoch_batches(epoch):
@@ -196,7 +222,7 @@ def _fit_model(run, folder, split, validation, verbose):
                 tf.summary.scalar(key, value, step=epoch)
         every = getattr(config, "sample_every", 0)
         if every and epoch % every == 0:
-            run.write_figures(validation, suffix=f"-epoch-{epoch:03d}")
+            run.write_figures(validation, f"-epoch-{epoch:03d}")
 
     began = time.monotonic()
     with sources.naming_rows(validation, run.preprocessor), sources.naming_rows(split, run.preprocessor):
@@ -213,7 +239,7 @@ def _fit_model(run, folder, split, validation, verbose):
         minutes = (time.monotonic() - began) / 60
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"{run.name}: {config.epochs - start} epochs of {steps} steps in {minutes:.1f} minutes, "
+            f"{run.name}: epochs {start + 1} to {config.epochs} of {steps} steps in {minutes:.1f} minutes, "
             f"{run.model.count_params():,} parameters, peak memory {memory:.2f} GiB. The run lies in {folder.path}."
         )
 

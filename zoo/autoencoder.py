@@ -16,7 +16,8 @@ import itertools
 from zoo import _inputs
 from zoo._config import hp
 
-_LOSSES = {"image": {"mse": "pixel_mse", "bce": "pixel_bce"}, "text": "tokens", "vector": "vector_mse"}
+_LOSSES = {"text": "tokens", "vector": "vector_mse", "audio": "vector_mse", "video": "pixel_mse"}
+_IMAGE_LOSSES = {"mse": "pixel_mse", "bce": "pixel_bce"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,10 @@ class Config(_inputs.Inputs):
     decoder_width: int = hp(32, "channels of the image decoder at half resolution; other decoders four times as many")
     image_loss: str = hp("mse", "reconstruction loss of pictures", ("mse", "bce"))
     image_loss_weight: float = hp(20.0, "weight of the pictures' reconstruction")
-    text_loss_weight: float = hp(1.0, "weight of the texts' reconstruction")
+    text_loss_weight: float = hp(3.0, "weight of the texts' reconstruction")
     vector_loss_weight: float = hp(1.0, "weight of the vectors' reconstruction")
+    audio_loss_weight: float = hp(20.0, "weight of the spectrograms' reconstruction")
+    video_loss_weight: float = hp(20.0, "weight of the clips' reconstruction")
     reconstruct_each: bool = hp(False, "reconstruct from each modality alone besides, in every step")
     contrastive_weight: float = hp(0.0, "weight of the contrastive term between the modalities' embeddings")
     correlation_weight: float = hp(0.0, "weight of the correlation between the modalities' embeddings")
@@ -39,11 +42,7 @@ class Config(_inputs.Inputs):
 _BASE = {"learning_rate": 3e-3, "batch_size": 32, "modality_dropout": 0.3}
 PRESETS = {
     "base": _BASE,
-    "tiny": {
-        "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16,
-        "text_width": 16, "vector_width": 8, "embedding_dim": 16, "decoder_width": 8, "dropout": 0.0,
-        "learning_rate": 5e-3, "batch_size": 8,
-    },
+    "tiny": {**_inputs.TINY, "embedding_dim": 16, "decoder_width": 8},
     "corrnet": {
         "modalities": {"left": "image", "right": "image"}, "image_size": (28, 14), "image_channels": 1,
         "image_encoder": "flat", "embedding_dim": 50, "combine": "sum", "activation": "sigmoid", "image_loss": "bce",
@@ -99,7 +98,7 @@ def objective(config):
     terms = []
     for name in config.names:
         kind = config.modalities[name]
-        loss = _LOSSES[kind][config.image_loss] if kind == "image" else _LOSSES[kind]
+        loss = _IMAGE_LOSSES[config.image_loss] if kind == "image" else _LOSSES[kind]
         weight = getattr(config, f"{kind}_loss_weight")
         terms.append(Reconstruction(f"{name}_loss", name, name, loss, weight=weight))
         for other in config.names if config.reconstruct_each else ():

@@ -37,11 +37,7 @@ class Config(_inputs.Inputs):
 
 PRESETS = {
     "base": {},
-    "tiny": {
-        "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16,
-        "text_width": 16, "vector_width": 8, "embedding_dim": 16, "decoder_width": 8, "dropout": 0.0,
-        "learning_rate": 5e-3, "batch_size": 8,
-    },
+    "tiny": {**_inputs.TINY, "embedding_dim": 16, "decoder_width": 8},
 }  # fmt: skip
 
 
@@ -76,7 +72,7 @@ def build(config):
 
 
 def objective(config):
-    """Pixel MSE or cross-entropy, token cross-entropy with padding left out, or MSE of numbers."""
+    """Pixel MSE or cross-entropy, token cross-entropy with padding left out, or MSE of the rest."""
     import keras
 
     kind = config.modalities[config.target]

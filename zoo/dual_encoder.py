@@ -20,12 +20,12 @@ class Config(_inputs.Inputs):
 
     embedding_dim: int = hp(256, "size of the shared space")
     loss: str = hp("clip", "contrastive loss", ("clip", "siglip", "triplet", "l2"))
-    temperature: float = hp(0.07, "initial temperature of clip; siglip begins at a tenth and a bias of -10")
+    temperature: float = hp(0.07, "initial temperature of clip; siglip begins at a tenth and a bias of -10", low=0.001)
     margin: float = hp(0.2, "margin of the triplet loss, in cosines")
     negatives: str = hp("hardest", "negatives of the triplet loss", ("sum", "hardest", "semi_hard", "soft"))
     label_positives: bool = hp(False, "rows with the same label belong together")
     label_weight: float = hp(0.0, "weight of predicting the label from each embedding, by one head for all")
-    num_classes: int = hp(0, "number of labels; zoo.train takes it from the training split")
+    num_classes: int = hp(0, "number of labels; zoo.train takes it from the training split", low=0)
     pool: str = hp("both", "tokens to one vector", ("mean", "max", "both"))
 
     def __post_init__(self):
@@ -46,11 +46,7 @@ _BASE = {
 }  # fmt: skip
 PRESETS = {
     "base": _BASE,
-    "tiny": {
-        "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16,
-        "text_width": 16, "vector_width": 8, "embedding_dim": 16, "dropout": 0.0, "learning_rate": 5e-3,
-        "batch_size": 8,
-    },
+    "tiny": {**_inputs.TINY, "embedding_dim": 16},
     "siglip": {**_BASE, "loss": "siglip"},
     "vse++": {**_BASE, "loss": "triplet", "negatives": "hardest"},
 }  # fmt: skip
@@ -191,6 +187,7 @@ def figures(run, split, num_rows=6, top=5):
     gallery = split.take([i for i, cell in enumerate(split.cells(images[0])) if len(cell)][:5000])
     scores = run.embed(texts[0], queries) @ run.embed(images[0], gallery).T
     best = (-scores).argsort(axis=1)[:, :top]
+    top = best.shape[1]
     pictures = run.pictures(images[0], gallery, best.ravel())
     columns = {"text": [[query] for query in queries]}
     for rank in range(top):

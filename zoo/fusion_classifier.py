@@ -26,7 +26,7 @@ class Config(_inputs.Inputs):
     fusion_width: int = hp(128, "size of the fused vector")
     num_classes: int = hp(10, "number of labels; zoo.train takes it from the training split")
     labels: str = hp("one", "one label a row, or many (the column `tags`)", ("one", "many"))
-    label_smoothing: float = hp(0.0, "share of the target spread over all labels")
+    label_smoothing: float = hp(0.0, "share of the target spread over all labels", high=0.99)
     class_weight: str = hp("none", "balanced: rare labels weigh more, in zoo.train", ("none", "balanced"))
 
     @property
@@ -41,11 +41,7 @@ _BASE = {
 }  # fmt: skip
 PRESETS = {
     "base": _BASE,
-    "tiny": {
-        "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16,
-        "text_width": 16, "vector_width": 8, "fusion_width": 16, "num_classes": 3, "dropout": 0.0,
-        "learning_rate": 5e-3, "batch_size": 8,
-    },
+    "tiny": {**_inputs.TINY, "fusion_width": 16, "num_classes": 3},
 }  # fmt: skip
 
 

@@ -2,15 +2,16 @@
 
 from mmkeras.data.adapt import adapt, labels_of, texts_of
 from mmkeras.data.augment import Augment
-from mmkeras.data.check import checked, picture_fault, report
+from mmkeras.data.check import checked, clip_fault, picture_fault, report, sound_fault
 from mmkeras.data.opening import open
 from mmkeras.data.pair import halves, pair
-from mmkeras.data.pipeline import Preprocessor, batches, naming_rows, raw_batches
+from mmkeras.data.pipeline import Preprocessor, batches, encoded, naming_rows, raw_batches
 from mmkeras.data.scenes import scenes
-from mmkeras.data.source import MODALITIES, DataError, Source, Split
+from mmkeras.data.source import ENCODED, MODALITIES, DataError, Source, Split
 from mmkeras.data.word_vectors import read_word_vectors
 
 __all__ = [
+    "ENCODED",
     "MODALITIES",
     "Augment",
     "DataError",
@@ -20,6 +21,8 @@ __all__ = [
     "adapt",
     "batches",
     "checked",
+    "clip_fault",
+    "encoded",
     "halves",
     "labels_of",
     "naming_rows",
@@ -30,5 +33,6 @@ __all__ = [
     "read_word_vectors",
     "report",
     "scenes",
+    "sound_fault",
     "texts_of",
 ]

@@ -2,11 +2,13 @@
 
 import io
 import os
+import re
 import warnings
+import wave
 from concurrent.futures import ThreadPoolExecutor
 
 from mmkeras.data.manifest import and_more, plain_cell
-from mmkeras.data.source import ENCODED, TARGETS, DataError
+from mmkeras.data.source import ENCODED, MODALITIES, TARGETS, DataError
 
 MAX_PIXELS = 64_000_000  # a larger picture is refused from its header
 
@@ -39,8 +41,8 @@ def checked(split, modalities, targets=(), skip_bad=False, decode=False, known=N
             reasons[i] = str(error)
     _check_widths(plain, modalities, reasons)
     for column, kind in kinds.items():
-        if kind == "image":
-            _check_pictures(plain[column], reasons, decode or skip_bad)
+        if kind in FAULTS:
+            _check_files(plain[column], FAULTS[kind], reasons, decode or skip_bad)
     bad = [f"{split.where(i)}: {reason}." for i, reason in enumerate(reasons) if reason]
     if bad and not skip_bad:
         raise DataError(bad[0] + and_more(bad))
@@ -77,10 +79,10 @@ def _check_widths(plain, modalities, reasons):
                     reasons[i] = f"expected {expected} numbers in `{column}`, got {size}"
 
 
-def _check_pictures(cells, reasons, decode):
+def _check_files(cells, fault, reasons, decode):
     todo = [i for i, cell in enumerate(cells) if cell and isinstance(cell, str) and not reasons[i]]
     with ThreadPoolExecutor(4) as pool:
-        for i, reason in zip(todo, pool.map(lambda i: picture_fault(cells[i], decode), todo), strict=True):
+        for i, reason in zip(todo, pool.map(lambda i: fault(cells[i], decode), todo), strict=True):
             reasons[i] = reason
 
 
@@ -96,8 +98,10 @@ def picture_fault(picture, decode=True):
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; they are refused below
             with Image.open(picture if isinstance(picture, str) else io.BytesIO(picture)) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
-                    return f"{path} has {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded"
+                frames = getattr(image, "n_frames", 1)
+                if width * height * frames > MAX_PIXELS:
+                    times = f" x {frames} frames" if frames > 1 else ""
+                    return f"{path} has {width} x {height} pixels{times}, more than the {MAX_PIXELS:,} that are decoded"
                 if image.format not in ("PNG", "JPEG", "GIF", "BMP"):
                     return f"{path} is a {image.format} file; expected PNG, JPEG, GIF or BMP"
                 if decode:
@@ -111,24 +115,73 @@ def picture_fault(picture, decode=True):
     return None
 
 
-def report(source, modalities):
-    """Lines that tell what is in a source: rows, bad rows, absent modalities, turned pictures."""
+def sound_fault(sound, decode=True):
+    """What is wrong with a sound, a path or encoded bytes, in words, or None."""
+    path = sound if isinstance(sound, str) else f"the sound of {len(sound):,} bytes"
+    if isinstance(sound, str) and not os.path.exists(path):
+        return f"there is no file {path}"
+    try:
+        with wave.open(sound if isinstance(sound, str) else io.BytesIO(sound)) as file:
+            if file.getsampwidth() != 2:
+                return f"{path} has {8 * file.getsampwidth()} bits a sample; expected a WAV file of 16-bit PCM"
+            if file.getnframes() == 0:
+                return f"{path} holds no sound: its length is zero"
+    except (wave.Error, EOFError) as error:
+        return f"{path} is no WAV file of 16-bit PCM ({error or 'it ends too early'})"
+    return None
+
+
+def clip_fault(clip, decode=True):
+    """What is wrong with a clip, a GIF's path or bytes or a folder of frames, in words, or None."""
+    if not isinstance(clip, str) or not os.path.isdir(clip):
+        return picture_fault(clip, decode)
+    faults = (picture_fault(path, decode) for path in frame_paths(clip))
+    return next((fault for fault in faults if fault), None if frame_paths(clip) else f"{clip} holds no pictures")
+
+
+def frame_paths(clip):
+    """The files of a clip: the pictures in a folder in natural order (`2.png` before `10.png`), or the file itself."""
+    if not os.path.isdir(clip):
+        return [clip]
+    names = [name for name in os.listdir(clip) if name.lower().endswith((".png", ".jpg", ".jpeg", ".gif", ".bmp"))]
+    names.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    return [os.path.join(clip, name) for name in names]
+
+
+FAULTS = {"image": picture_fault, "audio": sound_fault, "video": clip_fault}
+
+
+def report(source, modalities=None):
+    """What is in a source: lines about rows, bad rows, absent modalities and turned pictures, and how many are bad.
+
+    Args:
+        source: a Source.
+        modalities: `{column: kind}`; all columns of a known kind if None.
+    """
+    lines, num_bad = [], 0
     for name, split in source.splits.items():
-        good = checked(split, modalities, skip_bad=True, decode=True)
-        yield f"{name}: {len(split)} rows, {len(split) - len(good)} bad"
-        for column, kind in modalities.items():
+        chosen = modalities or {column: kind for column, kind in split.kinds.items() if kind in MODALITIES}
+        good = checked(split, chosen, skip_bad=True, decode=True)
+        num_bad += len(split) - len(good)
+        lines.append(f"{name}: {len(split)} rows, {len(split) - len(good)} bad")
+        for column in (column for column, kind in split.kinds.items() if kind in TARGETS):
+            empty = sum(plain_cell(split.kinds[column], cell, None) in ("", []) for cell in good.cells(column))
+            if empty:
+                lines.append(f"  {column}: empty in {empty} rows, which cannot be trained on where it is predicted")
+        for column, kind in chosen.items():
             cells = good.cells(column)
             absent = sum(cell in ("", b"", []) for cell in cells)
             if absent:
-                yield f"  {column}: absent in {absent} rows"
+                lines.append(f"  {column}: absent in {absent} rows")
             if kind == "image":
                 paths = [c for c in cells if c and isinstance(c, str)]
                 turned = [path for path in paths if _is_turned(path)]
                 if turned:
                     example = f"decoding ignores, such as {turned[0]}"
-                    yield f"  {column}: {len(turned)} pictures are turned by EXIF, which {example}"
+                    lines.append(f"  {column}: {len(turned)} pictures are turned by EXIF, which {example}")
             if kind in ENCODED and not all(isinstance(c, (str, bytes)) for c in cells):
-                yield f"  {column}: neither paths nor bytes"
+                lines.append(f"  {column}: neither paths nor bytes")
+    return lines, num_bad
 
 
 def _is_turned(path):

@@ -89,7 +89,7 @@ def _read_jsonl(path):
 
 def _read_csv(path):
     rows, numbers, bad = [], [], []
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         csv.field_size_limit(2**31 - 1)  # a long text is a text; Python allows 131,072 characters
         reader = csv.reader(file)
         header = next(reader, [])
@@ -102,9 +102,24 @@ def _read_csv(path):
             if len(fields) != len(header):
                 bad.append(f"{path.name}, row {number}: expected {len(header)} fields, got {len(fields)}.")
                 continue
+            if not _is_text(fields):
+                bad.append(f"{path.name}, row {number}: expected UTF-8, got other bytes in {_readable(fields)}.")
+                continue
             rows.append(dict(zip(header, fields, strict=True)))
             numbers.append(number)
     return rows, numbers, bad
+
+
+def _is_text(fields):
+    try:
+        "".join(fields).encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8 stand as surrogates
+        return False
+    return True
+
+
+def _readable(fields):
+    return _short(",".join(fields).encode("utf-8", "surrogateescape"))
 
 
 def _short(line):

@@ -6,6 +6,7 @@ was interrupted continues with the very batches it would have seen.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -13,10 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mmkeras.data.check import picture_fault
+from mmkeras.data.check import FAULTS, frame_paths
 from mmkeras.data.source import ENCODED, DataError
 from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs them registered
+    decode_audio,
     decode_image,
+    decode_video,
     encode_label,
     raw_presence,
     standardize_vector,
@@ -148,28 +151,28 @@ def _cached(split, preprocessor, batch_size):
 
 @contextlib.contextmanager
 def naming_rows(split, preprocessor):
-    """Turns TensorFlow's error of a picture that cannot be decoded, in code that reads batches, into a DataError.
+    """Turns TensorFlow's error of a file that cannot be decoded, in code that reads batches, into a DataError.
 
     TensorFlow does not say which row it was: the rows are looked at again.
     """
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        names = [n for n in preprocessor.input_names + preprocessor.target_names if split.kinds[n] == "image"]
+        names = [n for n in preprocessor.input_names + preprocessor.target_names if split.kinds[n] in ENCODED]
         broken = next(_broken_rows(split, preprocessor, names), None)
         raise broken or error from None
 
 
 def _broken_rows(split, preprocessor, names):
     for name in names:
-        decode = preprocessor.reader(name)
+        decode = tf.function(preprocessor.reader(name))
         for i, cell in enumerate(split.cells(name)):
             if not cell:
                 continue
             try:
-                decode(tf.constant([cell if isinstance(cell, bytes) else pathlib.Path(cell).read_bytes()]))
-            except (tf.errors.InvalidArgumentError, OSError):
-                fault = picture_fault(cell) or f"TensorFlow cannot decode the picture in `{name}`"
+                decode(tf.constant([encoded(cell)]))
+            except (tf.errors.InvalidArgumentError, DataError):
+                fault = FAULTS[split.kinds[name]](cell) or f"TensorFlow cannot decode the file in `{name}`"
                 yield DataError(f"{split.where(i)}: {fault}. Correct the file, or leave it out with --skip-bad.")
 
 
@@ -185,10 +188,18 @@ def _fetcher(split, names, training):
 
 def _column(kind, cells, training):
     if kind in ENCODED:
-        contents = tf.constant(np.array(cells, dtype=object), tf.string)
         if all(isinstance(cell, bytes) or not cell for cell in cells):
+            contents = tf.constant(np.array(cells, dtype=object), tf.string)
             return lambda rows, draw: tf.gather(contents, rows)
-        return lambda rows, draw: tf.map_fn(_read, tf.gather(contents, rows), parallel_iterations=16)
+        if any(isinstance(cell, bytes) for cell in cells):
+            raise DataError("A column holds paths in some rows and encoded bytes in others: expected one of the two.")
+        if any(os.path.isdir(cell) for cell in cells):
+            files = tf.ragged.constant([frame_paths(cell) if cell else [] for cell in cells], dtype=tf.string)
+            return lambda rows, draw: tf.map_fn(
+                _read_frames, tf.gather(files, rows), fn_output_signature=tf.string, parallel_iterations=16
+            )
+        paths = tf.constant(np.array(cells, dtype=object), tf.string)
+        return lambda rows, draw: tf.map_fn(_read, tf.gather(paths, rows), parallel_iterations=16)
     if kind == "vector":
         size = max(len(cell) for cell in cells)
         table = tf.constant([list(cell) or [float("nan")] * size for cell in cells], tf.float32)
@@ -204,6 +215,31 @@ def _column(kind, cells, training):
 
 def _read(path):
     return tf.cond(tf.equal(path, ""), lambda: tf.constant(b""), lambda: tf.io.read_file(path))
+
+
+def _read_frames(paths):
+    """The files of a clip as DecodeVideo takes them."""
+
+    def several():
+        return tf.io.serialize_tensor(tf.map_fn(tf.io.read_file, paths))
+
+    one = tf.shape(paths)[0] < 2
+    return tf.cond(one, lambda: _read(tf.strings.reduce_join(paths)), several)
+
+
+def encoded(cell):
+    """A cell of an encoded modality, bytes or a path, as a client would send it: a folder of frames packed.
+
+    Raises:
+        DataError: if there is no such file.
+    """
+    if isinstance(cell, bytes) or not cell:
+        return cell or b""
+    if not os.path.exists(cell):
+        raise DataError(f"There is no file {cell}.")
+    if os.path.isdir(cell):
+        return tf.io.serialize_tensor([pathlib.Path(path).read_bytes() for path in frame_paths(cell)]).numpy()
+    return pathlib.Path(cell).read_bytes()
 
 
 def _choose(texts, rows, draw, training):

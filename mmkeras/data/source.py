@@ -155,8 +155,10 @@ class Source:
             DataError: if there is none.
         """
         if name not in self.splits:
+            few = len(self.splits["train"]) < 10 if "train" in self.splits else False
+            why = " Fewer than 10 rows are not divided: add rows, or a file for each split." if few else ""
             raise DataError(
-                f"{self.spec} has no split `{name}`. It has: {', '.join(self.splits)}.{near(name, self.splits)}"
+                f"{self.spec} has no split `{name}`. It has: {', '.join(self.splits)}.{near(name, self.splits)}{why}"
             )
         return self.splits[name]
 

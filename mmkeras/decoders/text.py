@@ -1,7 +1,9 @@
 """Text decoder: a latent `(batch, width)` to the logits of every token at once."""
 
 import keras
-from keras import layers, ops
+from keras import layers
+
+from mmkeras.layers import AddPosition
 
 
 def text_decoder(latent_size, length, vocabulary_size, width=128, name="text_decoder"):
@@ -28,25 +30,3 @@ def text_decoder(latent_size, length, vocabulary_size, width=128, name="text_dec
     x = AddPosition(length)(layers.RepeatVector(length)(x))
     x = layers.LSTM(width, return_sequences=True)(x)
     return keras.Model(inputs, layers.Dense(vocabulary_size)(x), name=name)
-
-
-@keras.saving.register_keras_serializable(package="mmkeras")
-class AddPosition(layers.Layer):
-    """Tokens `(batch, length, width)` plus a learned vector for each position."""
-
-    def __init__(self, length, **kwargs):
-        super().__init__(**kwargs)
-        self.length = length
-        self.supports_masking = True
-
-    def build(self, input_shape):
-        self.positions = self.add_weight(name="positions", shape=(self.length, input_shape[-1]), initializer="uniform")
-
-    def call(self, x):
-        return x + ops.cast(self.positions, x.dtype)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "length": self.length}

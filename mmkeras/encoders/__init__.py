@@ -1,7 +1,19 @@
 """Encoders: functions that return a keras.Model from one modality to tokens `(batch, length, width)`."""
 
+from mmkeras.encoders.audio import audio_encoder
 from mmkeras.encoders.image import IMAGE_ENCODERS, image_encoder
 from mmkeras.encoders.text import TEXT_ENCODERS, text_encoder
 from mmkeras.encoders.vector import VECTOR_ENCODERS, vector_encoder
+from mmkeras.encoders.video import VIDEO_ENCODERS, video_encoder
 
-__all__ = ["IMAGE_ENCODERS", "TEXT_ENCODERS", "VECTOR_ENCODERS", "image_encoder", "text_encoder", "vector_encoder"]
+__all__ = [
+    "IMAGE_ENCODERS",
+    "TEXT_ENCODERS",
+    "VECTOR_ENCODERS",
+    "VIDEO_ENCODERS",
+    "audio_encoder",
+    "image_encoder",
+    "text_encoder",
+    "vector_encoder",
+    "video_encoder",
+]

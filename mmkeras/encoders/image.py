@@ -5,7 +5,7 @@ from keras import layers
 
 # Keras' default momentum of 0.99 leaves the averages of batch norm far behind on small data: evaluation stands at
 # chance while the loss falls.
-_MOMENTUM = 0.9
+BATCH_NORM_MOMENTUM = 0.9
 
 
 def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, name="image_encoder"):
@@ -51,7 +51,7 @@ def cnn(x, width):
     """Strided convolutions, halving the sides down to four pixels or fewer."""
     channels = width
     while True:
-        x = _conv(x, channels, strides=2)
+        x = conv(x, channels, strides=2)
         if min(x.shape[1:3]) <= 4:
             return x
         channels *= 2
@@ -62,7 +62,7 @@ def resnet(x, width):
 
     Shortcuts are pooled before they are projected, as in ResNet-D (He 2019).
     """
-    x = _conv(x, width, strides=2 if min(x.shape[1:3]) > 32 else 1)
+    x = conv(x, width, strides=2 if min(x.shape[1:3]) > 32 else 1)
     x = _residual(x, width, strides=1)
     for stage, num_blocks in ((2, 2), (4, 2), (8, 1)):
         for block in range(num_blocks):
@@ -78,19 +78,19 @@ def flat(x, width):
 IMAGE_ENCODERS = {"cnn": cnn, "resnet": resnet, "flat": flat}
 
 
-def _conv(x, channels, strides=1, size=3, activation="relu"):
+def conv(x, channels, strides=1, size=3, activation="relu"):
     # No bias: batch norm would take it out again.
     x = layers.Conv2D(channels, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-    x = layers.BatchNormalization(momentum=_MOMENTUM)(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
     return layers.Activation(activation)(x) if activation else x
 
 
 def _residual(x, channels, strides):
-    y = _conv(_conv(x, channels, strides), channels, activation=None)
+    y = conv(conv(x, channels, strides), channels, activation=None)
     if strides > 1:
         x = layers.AveragePooling2D(strides, padding="same")(x)
     if x.shape[-1] != channels:
-        x = _conv(x, channels, size=1, activation=None)
+        x = conv(x, channels, size=1, activation=None)
     return layers.Activation("relu")(layers.Add()([x, y]))
 
 

@@ -22,6 +22,9 @@ def export(folder, signatures, tracked):
         tracked: Keras models and TensorFlow modules whose variables and tables the signatures use.
     """
     folder = pathlib.Path(folder)
+    blocking = next((p for p in (folder, *folder.parents) if p.is_file()), None)
+    if blocking:
+        raise ValueError(f"Expected a folder to export to. {blocking} is a file.")
     versions = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.exists() else []
     path = folder / str(max(versions, default=0) + 1)
     archive = keras.export.ExportArchive()
@@ -80,6 +83,7 @@ def in_own_process(folder, calls):
     Raises:
         RuntimeError: with the last line of what the process said, if it failed.
     """
+    folder = pathlib.Path(folder).resolve()  # the process runs elsewhere
     with tempfile.TemporaryDirectory() as scratch:
         inputs, outputs = pathlib.Path(scratch, "inputs.npz"), pathlib.Path(scratch, "outputs.npz")
         flat = {f"{s}/{k}": np.array(_bytes(v)) for s, values in calls.items() for k, v in values.items()}

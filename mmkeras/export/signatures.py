@@ -63,17 +63,24 @@ def encode_png(pixels):
 
 
 def readable(modalities, outputs, readers):
-    """Decoded modalities for a client: pictures as `<name>_bytes` (PNG), texts as strings, numbers as they are.
+    """Decoded modalities for a client: pictures, sounds and clips as `<name>_bytes` (PNG, WAV, a PNG a frame), texts as
+    strings, numbers as they are.
 
     Args:
         modalities: `{name: kind}`.
-        outputs: `{name: pixels, logits of tokens, or numbers}`.
-        readers: `{name: layer that read it}`; a text's is its TokenizeText.
+        outputs: `{name: pixels, logits of tokens, spectrogram, or numbers}`.
+        readers: `{name: layer that read it}`; a text's is its TokenizeText, a sound's its DecodeAudio.
     """
     answer = {}
     for name, kind in modalities.items():
         if kind == "image":
             answer[f"{name}_bytes"] = encode_png(outputs[name])
+        elif kind == "audio":
+            answer[f"{name}_bytes"] = readers[name].restore(outputs[name])
+        elif kind == "video":
+            frames, *picture = outputs[name].shape[1:]
+            pictures = encode_png(tf.reshape(outputs[name], (-1, *picture)))
+            answer[f"{name}_bytes"] = tf.reshape(pictures, (-1, frames))
         elif kind == "text":
             answer[name] = readers[name].texts(tf.argmax(outputs[name], axis=-1))
         else:

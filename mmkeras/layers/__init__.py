@@ -1,12 +1,15 @@
 """Layers that models and encoders are made of. Those for strings and bytes need TensorFlow; the others do not."""
 
-from mmkeras.layers.embedding import L2Normalize, SimilarityScale, TokenEmbedding
+from mmkeras.layers.embedding import AddPosition, L2Normalize, SimilarityScale, TokenEmbedding
 from mmkeras.layers.modality_dropout import ModalityDropout
 from mmkeras.layers.pooling import Pool
 from mmkeras.layers.presence import FillAbsent, PresentMean
 
 __all__ = [
+    "AddPosition",
+    "DecodeAudio",
     "DecodeImage",
+    "DecodeVideo",
     "EncodeLabel",
     "EncodeTags",
     "FillAbsent",
@@ -22,7 +25,9 @@ __all__ = [
 ]
 
 _RAW = {
+    "DecodeAudio": "decode_audio",
     "DecodeImage": "decode_image",
+    "DecodeVideo": "decode_video",
     "EncodeLabel": "encode_label",
     "EncodeTags": "encode_label",
     "RawPresence": "raw_presence",

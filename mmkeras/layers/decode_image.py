@@ -51,9 +51,13 @@ class DecodeImage(keras.layers.Layer):
             lambda: tf.cast(tf.io.decode_image(image, channels=3, expand_animations=False), tf.float32) / 255,
         )
         x.set_shape((None, None, 3))
+        return self.fitted(x)
+
+    def fitted(self, x):
+        """Pixels `(..., height, width, 3)` of one or several pictures brought to the size and channels."""
         if self.channels == 1:
             x = tf.image.rgb_to_grayscale(x)
-        same = tf.reduce_all(tf.equal(tf.shape(x)[:2], self.size))
+        same = tf.reduce_all(tf.equal(tf.shape(x)[-3:-1], self.size))
         return tf.cond(same, lambda: x, lambda: self._resize(x))
 
     def _resize(self, x):
@@ -61,7 +65,7 @@ class DecodeImage(keras.layers.Layer):
         if self.resize == "pad":  # resize_with_pad pads with zeros: white is zero in the negative
             return 1 - tf.clip_by_value(tf.image.resize_with_pad(1 - x, height, width, antialias=True), 0, 1)
         if self.resize == "crop":
-            sides = tf.cast(tf.shape(x)[:2], tf.float32)
+            sides = tf.cast(tf.shape(x)[-3:-1], tf.float32)
             scale = tf.reduce_max(tf.constant(self.size, tf.float32) / sides)
             x = tf.image.resize(x, tf.cast(tf.math.ceil(sides * scale - 1e-3), tf.int32), antialias=True)
             return tf.clip_by_value(tf.image.resize_with_crop_or_pad(x, height, width), 0, 1)

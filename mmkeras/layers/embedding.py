@@ -1,4 +1,4 @@
-"""Token embeddings, unit length, and the learned scale of a similarity."""
+"""Token embeddings, positions, unit length, and the learned scale of a similarity."""
 
 import math
 
@@ -44,6 +44,28 @@ class TokenEmbedding(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "vocabulary_size": self.vocabulary_size, "dim": self.dim}
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class AddPosition(keras.layers.Layer):
+    """Tokens `(batch, length, width)` plus a learned vector for each position."""
+
+    def __init__(self, length, **kwargs):
+        super().__init__(**kwargs)
+        self.length = length
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.positions = self.add_weight(name="positions", shape=(self.length, input_shape[-1]), initializer="uniform")
+
+    def call(self, x):
+        return x + ops.cast(self.positions, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "length": self.length}
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

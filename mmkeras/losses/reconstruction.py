@@ -5,14 +5,16 @@ from keras import ops
 
 
 def pixel_mse(pixels, reconstruction):
-    """Squared error, summed over channels and averaged over places: `(batch, height, width, c)` to `(batch,)`."""
-    return ops.mean(ops.sum(ops.square(pixels - reconstruction), axis=-1), axis=(1, 2))
+    """Squared error, summed over channels and averaged over places: `(batch, ..., channels)` to `(batch,)`."""
+    squares = ops.sum(ops.square(pixels - reconstruction), axis=-1)
+    return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))
 
 
 def pixel_bce(pixels, reconstruction):
-    """Binary cross-entropy in nats, averaged over the pixels: `(batch, height, width, channels)` to `(batch,)`."""
+    """Binary cross-entropy in nats, averaged over the pixels: `(batch, ...)` to `(batch,)`."""
     p = ops.clip(reconstruction, 1e-6, 1 - 1e-6)
-    return -ops.mean(pixels * ops.log(p) + (1 - pixels) * ops.log(1 - p), axis=(1, 2, 3))
+    loss = pixels * ops.log(p) + (1 - pixels) * ops.log(1 - p)
+    return -ops.mean(loss, axis=tuple(range(1, len(loss.shape))))
 
 
 def token_cross_entropy(ids, logits):
@@ -29,5 +31,6 @@ def token_cross_entropy(ids, logits):
 
 
 def vector_mse(vectors, reconstruction):
-    """Squared error, averaged over the features: `(batch, size)` to `(batch,)`."""
-    return ops.mean(ops.square(vectors - reconstruction), axis=-1)
+    """Squared error, averaged over the features: `(batch, ...)` to `(batch,)`."""
+    squares = ops.square(vectors - reconstruction)
+    return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))

@@ -82,7 +82,7 @@ def check_first_batch(x, y=None, batch_size=None):
 
 
 def check_batch(batch):
-    """Looks at a batch, dicts of arrays: numbers have to be numbers, pictures `(batch, height, width, 1 or 3)` in 0..1.
+    """Looks at a batch, dicts of arrays: no NaN, and pixels `(batch, ..., height, width, channels)` in 0..1.
 
     Raises:
         ValueError: naming the input or target.
@@ -93,7 +93,7 @@ def check_batch(batch):
             if value.dtype.kind == "f" and np.isnan(value).any():
                 row = int(np.argwhere(np.isnan(value))[0][0])
                 raise ValueError(f"Expected numbers in `{name}`. Received: NaN in row {row} of the first batch.")
-            if value.ndim == 4 and value.size and (value.min() < -1e-3 or value.max() > 1 + 1e-3):
+            if value.ndim in (4, 5) and value.size and (value.min() < -1e-3 or value.max() > 1 + 1e-3):
                 raise ValueError(
                     f"Expected pixels in 0..1 in `{name}`. Received: {value.dtype} from {value.min():.4g} to "
                     f"{value.max():.4g}. Divide by 255 where they are bytes."
