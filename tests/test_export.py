@@ -17,6 +17,7 @@ SIGNATURES = {
     "cross_modal": {"serving_default"},
     "dual_encoder": {"serving_default", "encode_image", "encode_text", "score", "search"},
     "fusion_classifier": {"serving_default", "classify"},
+    "vqa": {"serving_default", "answers"},
 }
 TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn"}
 
@@ -30,6 +31,7 @@ def trained(tmp_path_factory):
         if name not in runs:
             out = tmp_path_factory.mktemp(name)
             options = {"text_encoder": TEXT_ENCODERS.get(name, "bag"), "preset": "tiny", "epochs": 1, "verbose": 0}
+            options["skip_bad"] = name == "vqa"  # of so few rows, some answers occur in validation alone
             runs[name] = zoo.train(name, "scenes:64", out=out / "run", **options)
         return runs[name]
 
@@ -43,7 +45,8 @@ def raw():
     texts = split.cells("text")
     rows = [texts.index(text) for text in dict.fromkeys(texts)][:7]
     values = {"image": [split.cells("image")[i] for i in rows], "text": [texts[i] for i in rows]}
-    values["image"][5], values["text"][6] = b"", ""
+    values["question"] = [split.cells("question")[i] for i in rows]
+    values["image"][5], values["text"][6], values["question"][6] = b"", "", ""
     return values
 
 

@@ -55,11 +55,13 @@ def batch(name, model):
     arrays = {
         "image": random.random((8, 16, 16, 3), "float32"),
         "text": random.integers(4, 50, (8, 8)).astype("int32"),
+        "question": random.integers(4, 50, (8, 8)).astype("int32"),
         "presence": random.permuted([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]] * 2, axis=0).astype("float32"),
     }
     if name == "conditional_gan":
         return {"text": arrays["text"], "noise": random.normal(size=(8, model.noise_dim)).astype("float32")}, None
-    y = {"cross_modal": {"image": arrays["image"]}, "fusion_classifier": {"label": random.integers(0, 3, 8)}}.get(name)
+    y = {"cross_modal": {"image": arrays["image"]}, "fusion_classifier": {"label": random.integers(0, 3, 8)},
+         "vqa": {"answer": random.integers(0, 17, 8)}}.get(name)  # fmt: skip
     return {key: arrays[key][:, : tensor.shape[1]] for key, tensor in model.input.items()}, y
 
 

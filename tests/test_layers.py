@@ -411,6 +411,9 @@ NUMERIC = {
     "similarity_scale": (layers.SimilarityScale(7.0, -1.0), [(4,)]),
     "pool": (layers.Pool("both"), [(5, 4)]),
     "flatten": (layers.Pool("flatten"), [(5, 4)]),
+    "add_coordinates": (layers.AddCoordinates((2, 3)), [(6, 4)]),
+    "add_position": (layers.AddPosition(5), [(5, 4)]),
+    "transformer_block": (layers.TransformerBlock(2, 0.1, True), [(5, 4), (3, 6)]),
     "modality_dropout": (layers.ModalityDropout(0.4, seed=3), [(4,)]),
     "fill_absent": (layers.FillAbsent(), [(5, 4), ()]),
     "present_mean": (layers.PresentMean(False), [[(4,), (4,)], (2,)]),
@@ -477,5 +480,5 @@ def test_wrong_settings_are_refused(make, message):
 
 
 def test_a_name_that_is_no_layer_is_answered_with_the_list():
-    with pytest.raises(AttributeError, match=r"no attribute 'Tokenise'. It has: AddPosition, .*TokenizeText"):
+    with pytest.raises(AttributeError, match=r"no attribute 'Tokenise'. It has: AddCoordinates, .*TokenizeText"):
         _ = layers.Tokenise

@@ -26,10 +26,12 @@ EIGHT = {
     "cross_modal": {"modalities": {"image": "image", "text": "text", "vector": "vector"}, "target": "vector",
                     "vector_dim": {"vector": 8}, "text_encoder": "cnn"},
     "dual_encoder": {"text_encoder": "cnn"},
+    "vqa": {"num_classes": 8, "text_encoder": "cnn"},
     "conditional_gan": {"discriminator_augment": False, "learning_rate": 2e-3},
 }  # fmt: skip
 STEPS = {"conditional_gan": 300}
-GIVEN = {"autoencoder": ["image", "text"], "cross_modal": ["image", "text"], "fusion_classifier": ["image", "text"]}
+GIVEN = {"autoencoder": ["image", "text"], "cross_modal": ["image", "text"], "fusion_classifier": ["image", "text"],
+         "vqa": ["image", "question"]}  # fmt: skip
 
 Fitted = collections.namedtuple("Fitted", "model x y before first")
 
@@ -41,10 +43,14 @@ def source():
 
 @pytest.fixture(scope="module")
 def eight(source):
-    """Eight rows whose texts differ in what `tiny` reads of them."""
-    beginnings = [text.split()[:6] for text in source.train.cells("text")]
-    first = [i for i, beginning in enumerate(beginnings) if beginnings.index(beginning) == i]
-    return source.train.take(first[:8])
+    """Eight rows whose texts differ in what `tiny` reads of them, and so do their questions."""
+    chosen, seen = [], set()
+    for i, (text, question) in enumerate(zip(source.train.cells("text"), source.train.cells("question"), strict=True)):
+        beginning = " ".join(text.split()[:6])
+        if not seen & {beginning, question}:
+            chosen.append(i)
+            seen |= {beginning, question}
+    return source.train.take(chosen[:8])
 
 
 def preprocessor(name, split, preset="tiny", **hyperparameters):
@@ -85,8 +91,8 @@ def fitted(eight):
             settings = {"modality_dropout": 0.3, "weight_decay": 0.0, **EIGHT.get(name, {})}
             model = zoo.build(name, preset="tiny", **settings)
             x, y = batch(name, eight, **settings)
-            if name == "fusion_classifier":
-                y = {"label": np.arange(8, dtype="int32")}
+            if name in ("fusion_classifier", "vqa"):
+                y = {key: np.arange(8, dtype="int32") for key in y}
             first = None if name == "conditional_gan" else loss_of(model, x, y)
             before = model.get_weights()
             rows = tf.data.Dataset.from_tensors((x, y) if y else (x,)).repeat(STEPS.get(name, 250))
@@ -287,8 +293,9 @@ def test_keys_that_do_not_fit_are_refused_with_the_expected_ones(name, built):
 @pytest.mark.parametrize("name", STRICT)
 def test_token_ids_that_are_no_integers_are_refused(name, built):
     model, x = built(name)
-    with pytest.raises(ValueError, match=r"integer token ids for the input `text`\. Received: dtype float32"):
-        model({**x, "text": x["text"].astype("float32")})
+    key = next(key for key, value in x.items() if value.dtype.kind == "i")
+    with pytest.raises(ValueError, match=rf"integer token ids for the input `{key}`\. Received: dtype float32"):
+        model({**x, key: x[key].astype("float32")})
 
 
 # As a Keras user writes it

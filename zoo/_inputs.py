@@ -24,6 +24,7 @@ class Inputs(Config):
     image_resize: str = hp("stretch", "how pictures of another shape are fitted", ("stretch", "pad", "crop"))
     image_encoder: str = hp("cnn", "cnn, resnet, flat, or a network of keras.applications such as MobileNetV2")
     image_width: int = hp(32, "channels of the first stage")
+    image_grid: int = hp(4, "cnn halves the sides until the shorter one has so many places or fewer")
     image_weights: str | None = hp(None, "imagenet, for a network of keras.applications (downloads)")
     text_length: int = hp(24, "most tokens of a text; zoo.train takes the longest it is trained on if shorter", low=2)
     text_unit: str = hp("words", "what a token is", ("words", "characters"))
@@ -145,16 +146,15 @@ def preprocess(config, names=None):
     return keras.Model(raw, outputs, name="preprocess")
 
 
-def label_targets(several=False):
-    """The model from raw labels to class numbers under `label`; with `several` from tags to zeros and ones."""
+def label_targets(column="label", several=False, output="label"):
+    """The model from a column of raw labels to class numbers; with `several` from tags to zeros and ones."""
     import keras
 
     from mmkeras import layers
 
-    column = "tags" if several else "label"
     raw = keras.Input((), dtype="string", name=column)
     encode = (layers.EncodeTags if several else layers.EncodeLabel)(name=f"read_{column}")
-    return keras.Model({column: raw}, {"label": encode(raw)}, name="targets")
+    return keras.Model({column: raw}, {output: encode(raw)}, name="targets")
 
 
 def augment(config, names=None):
@@ -184,27 +184,33 @@ def inputs(config, names=None):
 
 def encode(config, name, tensor):
     """A modality's input to tokens `(batch, length, width)`, by an encoder called `<name>_encoder`."""
+    return encoder(config, name)(tensor)
+
+
+def encoder(config, name):
+    """The model from a modality's input to tokens, called `<name>_encoder`."""
     from mmkeras import encoders
 
     kind, own_name = config.modalities[name], f"{name}_encoder"
     if kind == "image":
         return encoders.image_encoder(
-            config.shape(name), config.image_encoder, config.image_width, config.dropout, config.image_weights, own_name
-        )(tensor)
+            config.shape(name), config.image_encoder, config.image_width, config.dropout, config.image_weights,
+            config.image_grid, own_name,
+        )  # fmt: skip
     if kind == "text":
         return encoders.text_encoder(
             config.text_length, config.vocabulary_size, config.text_encoder, config.text_dim, config.text_width,
             config.dropout, own_name,
-        )(tensor)  # fmt: skip
+        )  # fmt: skip
     if kind == "audio":
-        return encoders.audio_encoder(config.shape(name), config.audio_width, config.dropout, own_name)(tensor)
+        return encoders.audio_encoder(config.shape(name), config.audio_width, config.dropout, own_name)
     if kind == "video":
         return encoders.video_encoder(
             config.shape(name), config.video_encoder, config.video_width, config.dropout, own_name
-        )(tensor)
+        )
     return encoders.vector_encoder(
         config.shape(name)[0], config.vector_encoder, config.vector_width, config.dropout, own_name
-    )(tensor)
+    )
 
 
 def decode(config, name, latent, width):

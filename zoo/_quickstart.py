@@ -20,7 +20,7 @@ def quickstart(out="quickstart", overwrite=False, verbose=1):
     began = time.monotonic()
     out = pathlib.Path(out)
     print("1. Training the autoencoder on generated pictures and captions (`scenes`, 4,000 rows).")
-    run = _train.train("autoencoder", "scenes", out / "run", overwrite=overwrite, verbose=verbose, epochs=7)
+    run = _train.train("autoencoder", "scenes", out / "run", overwrite=overwrite, verbose=verbose, epochs=9)
 
     print("\n2. How well each modality is reconstructed, from both and from the other alone (test split):")
     for title, numbers in run.evaluate("test").items():

@@ -12,6 +12,7 @@ from mmkeras import export as exporting
 from mmkeras import metrics
 from mmkeras.data.check import FAULTS
 from mmkeras.data.manifest import read_split
+from mmkeras.layers import EncodeLabel, EncodeTags
 from mmkeras.runs import RunFolder, replaced, write_json
 from zoo import _classes, _registry  # noqa: F401  # loading a model needs its classes registered
 
@@ -53,8 +54,15 @@ class Run:
     @property
     def labels(self):
         """The labels or tags in the order of their numbers; empty where the model has none."""
-        names = [name for name in self.preprocessor.target_names if name in ("label", "tags")]
-        return self.preprocessor.reader(names[0]).vocabulary if names else ()
+        readers = [self.preprocessor.reader(name) for name in self.label_names]
+        return readers[0].vocabulary if readers else ()
+
+    @property
+    def label_names(self):
+        """The columns of labels or tags that are predicted, `{name: kind}`."""
+        kinds = {EncodeLabel: "label", EncodeTags: "tags"}
+        readers = {name: type(self.preprocessor.reader(name)) for name in self.preprocessor.target_names}
+        return {name: kinds[reader] for name, reader in readers.items() if reader in kinds}
 
     def split(self, name="test", data=None, columns=None, skip_bad=False):
         """A split of the run's own source, or of another; a file given as `data` is taken whole.
@@ -313,11 +321,10 @@ def usable(run, split, known_labels=False, skip_bad=None):
     """The rows of a split that the run's model can use, their cells made plain."""
     skip_bad = run.skip_bad if skip_bad is None else skip_bad
     pre, config = run.preprocessor, run.config
-    split = split.replace({}, {name: kind for name, kind in config.modalities.items() if name in split.kinds})
+    kinds = {**config.modalities, **run.label_names}
+    split = split.replace({}, {name: kind for name, kind in kinds.items() if name in split.kinds})
     modalities = {name: config.modalities[name] for name in pre.input_names}
-    known = (
-        {n: set(run.labels) for n in pre.target_names if n in ("label", "tags")} if run.labels or known_labels else {}
-    )
+    known = {name: set(run.labels) for name in run.label_names} if run.labels or known_labels else {}
     return sources.checked(split, modalities, pre.target_names, skip_bad, known=known)
 
 

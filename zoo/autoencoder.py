@@ -29,7 +29,7 @@ class Config(_inputs.Inputs):
     activation: str = hp("linear", "activation of the embedding", ("linear", "sigmoid", "tanh"))
     decoder_width: int = hp(32, "channels of the image decoder at half resolution; other decoders four times as many")
     image_loss: str = hp("mse", "reconstruction loss of pictures", ("mse", "bce"))
-    image_loss_weight: float = hp(20.0, "weight of the pictures' reconstruction")
+    image_loss_weight: float = hp(60.0, "weight of the pictures' reconstruction")
     text_loss_weight: float = hp(3.0, "weight of the texts' reconstruction")
     vector_loss_weight: float = hp(1.0, "weight of the vectors' reconstruction")
     audio_loss_weight: float = hp(20.0, "weight of the spectrograms' reconstruction")

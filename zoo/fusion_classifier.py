@@ -50,7 +50,7 @@ def preprocess(config):
 
 
 def targets(config):
-    return _inputs.label_targets(several=config.labels == "many")
+    return _inputs.label_targets(config.target, several=config.labels == "many")
 
 
 def augment(config):

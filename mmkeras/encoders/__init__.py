@@ -2,7 +2,7 @@
 
 from mmkeras.encoders.audio import audio_encoder
 from mmkeras.encoders.image import IMAGE_ENCODERS, image_encoder
-from mmkeras.encoders.text import TEXT_ENCODERS, text_encoder
+from mmkeras.encoders.text import TEXT_ENCODERS, MaskedConv1D, text_encoder
 from mmkeras.encoders.vector import VECTOR_ENCODERS, vector_encoder
 from mmkeras.encoders.video import VIDEO_ENCODERS, video_encoder
 
@@ -11,6 +11,7 @@ __all__ = [
     "TEXT_ENCODERS",
     "VECTOR_ENCODERS",
     "VIDEO_ENCODERS",
+    "MaskedConv1D",
     "audio_encoder",
     "image_encoder",
     "text_encoder",

@@ -8,7 +8,7 @@ from keras import layers
 BATCH_NORM_MOMENTUM = 0.9
 
 
-def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, name="image_encoder"):
+def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, grid=4, name="image_encoder"):
     """Pixels `(batch, *shape)` to tokens `(batch, places, channels)`.
 
     Args:
@@ -17,6 +17,7 @@ def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, 
         width: channels of the first stage; each later one has twice as many. Not used by `keras.applications`.
         dropout: rate of dropping whole channels of the last feature map.
         weights: None, or `"imagenet"` for a network of `keras.applications` (downloads).
+        grid: `"cnn"` halves the sides until the shorter one has so many places or fewer.
         name: of the model.
 
     Raises:
@@ -33,7 +34,7 @@ def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, 
             raise ValueError(
                 f"There are no weights {weights!r} for the network {network!r}, only for keras.applications."
             )
-        x = IMAGE_ENCODERS[network](inputs, width)
+        x = cnn(inputs, width, grid) if network == "cnn" else IMAGE_ENCODERS[network](inputs, width)
     elif isinstance(getattr(keras.applications, network, None), type(image_encoder)):
         x = _application(inputs, network, weights)
     else:
@@ -47,12 +48,12 @@ def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, 
     return keras.Model(inputs, tokens, name=name)
 
 
-def cnn(x, width):
-    """Strided convolutions, halving the sides down to four pixels or fewer."""
+def cnn(x, width, grid=4):
+    """Strided convolutions, halving the sides until the shorter one has `grid` pixels or fewer."""
     channels = width
     while True:
         x = conv(x, channels, strides=2)
-        if min(x.shape[1:3]) <= 4:
+        if min(x.shape[1:3]) <= grid:
             return x
         channels *= 2
 

@@ -1,12 +1,17 @@
 """Layers that models and encoders are made of. Those for strings and bytes need TensorFlow; the others do not."""
 
-from mmkeras.layers.embedding import AddPosition, L2Normalize, SimilarityScale, TokenEmbedding
+from mmkeras.layers.attention import AttentionPool, ParallelCoAttention
+from mmkeras.layers.embedding import AddCoordinates, AddPosition, L2Normalize, SimilarityScale, TokenEmbedding
 from mmkeras.layers.modality_dropout import ModalityDropout
 from mmkeras.layers.pooling import Pool
 from mmkeras.layers.presence import FillAbsent, PresentMean
+from mmkeras.layers.relation import Relations
+from mmkeras.layers.transformer import TransformerBlock
 
 __all__ = [
+    "AddCoordinates",
     "AddPosition",
+    "AttentionPool",
     "DecodeAudio",
     "DecodeImage",
     "DecodeVideo",
@@ -15,13 +20,16 @@ __all__ = [
     "FillAbsent",
     "L2Normalize",
     "ModalityDropout",
+    "ParallelCoAttention",
     "Pool",
     "PresentMean",
     "RawPresence",
+    "Relations",
     "SimilarityScale",
     "StandardizeVector",
     "TokenEmbedding",
     "TokenizeText",
+    "TransformerBlock",
 ]
 
 _RAW = {

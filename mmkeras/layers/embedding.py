@@ -69,6 +69,37 @@ class AddPosition(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
+class AddCoordinates(keras.layers.Layer):
+    """Tokens of a picture `(batch, rows * columns, width)` with two more numbers: their place, each from -1 to 1.
+
+    Args:
+        grid: (rows, columns).
+
+    Example:
+
+    >>> AddCoordinates((2, 1))(np.zeros((1, 2, 3)))[0, :, 3].numpy().tolist()
+    [-1.0, 1.0]
+    """
+
+    def __init__(self, grid, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = tuple(grid)
+
+    def call(self, x):
+        rows, columns = (ops.linspace(-1.0, 1.0, n) if n > 1 else ops.zeros((1,)) for n in self.grid)
+        rows = ops.repeat(rows, self.grid[1])
+        columns = ops.tile(columns, [self.grid[0]])
+        places = ops.cast(ops.stack([rows, columns], axis=-1), x.dtype)[None]
+        return ops.concatenate([x, ops.broadcast_to(places, (ops.shape(x)[0], *places.shape[1:]))], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] + 2)
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
 class L2Normalize(keras.layers.Layer):
     """Vectors `(..., dim)` to vectors of length one; zero stays zero, with a finite gradient."""
 

@@ -11,6 +11,10 @@ class FillAbsent(keras.layers.Layer):
     The features of an absent row are not looked at: they change nothing and get exactly zero gradient.
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
     def build(self, x_shape, presence_shape):
         self.stand_in = self.add_weight(name="stand_in", shape=(x_shape[-1],), initializer="zeros")
 

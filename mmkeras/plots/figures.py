@@ -76,6 +76,15 @@ def grid(pictures, captions, columns=8, picture_inches=1.2):
     return figure
 
 
+def overlay(picture, weights):
+    """A picture `(height, width, channels)` in gray, bright where weights `(rows, columns)` are high."""
+    height, width = picture.shape[:2]
+    rows, columns = np.arange(height) * weights.shape[0] // height, np.arange(width) * weights.shape[1] // width
+    heat = weights[rows][:, columns, None] / max(weights.max(), 1e-9)
+    gray = picture.mean(axis=-1, keepdims=True)
+    return 0.5 * gray + 0.5 * heat * np.array([1.0, 0.4, 0.0])
+
+
 def confusion(matrix, labels):
     """A confusion matrix `(classes, classes)`, true class down, predicted class across, shares of each row.
 

@@ -40,6 +40,12 @@ class MultiInput(keras.Model):
         check_first_batch(x, y, batch_size)
         return super().fit(x, y, batch_size, *args, **options)
 
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """As `keras.Model.compute_metrics`, over the outputs that have a target: Keras asks for one of each."""
+        if isinstance(y, dict) and isinstance(y_pred, dict):
+            y_pred = {name: value for name, value in y_pred.items() if name in y}
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
     def matched(self, inputs):
         """The inputs in the model's order, checked, `presence` filled in."""
         expected = {tensor.name: tensor for tensor in self.inputs}

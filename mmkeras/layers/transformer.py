@@ -1,0 +1,81 @@
+"""The transformer's block, with and without a look at other tokens."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class TransformerBlock(layers.Layer):
+    """Tokens `(batch, length, width)` to tokens: self-attention, attention to others, two dense layers (Vaswani 2017).
+
+    Each part is normalised before it and added to its input (pre-norm). With a second argument `(batch, other_length,
+    other_width)` the tokens look at those others as well (the guided attention of MCAN, Yu 2019; a decoder's look at
+    its memory). Masked tokens are not looked at.
+
+    Args:
+        num_heads: attention heads; they share the width.
+        dropout: rate of dropping weights and outputs.
+        use_causal_mask: whether a token sees only itself and those before it, as in a decoder.
+
+    Example:
+
+    >>> TransformerBlock(2)(np.ones((1, 3, 8)), np.ones((1, 5, 6))).shape
+    TensorShape([1, 3, 8])
+    """
+
+    def __init__(self, num_heads, dropout=0.0, use_causal_mask=False, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.use_causal_mask = use_causal_mask
+        self.supports_masking = True
+
+    def build(self, tokens_shape, others_shape=None):
+        width = tokens_shape[-1]
+        if width % self.num_heads:
+            raise ValueError(f"Expected a width divisible by num_heads={self.num_heads}. Received: width={width}.")
+        self.drop = layers.Dropout(self.dropout)
+        self.norms = [layers.LayerNormalization(name=f"norm_{i}") for i in range(3 if others_shape else 2)]
+        for norm in self.norms:
+            norm.build(tokens_shape)
+        options = {"num_heads": self.num_heads, "key_dim": width // self.num_heads, "dropout": self.dropout}
+        self.to_own = layers.MultiHeadAttention(**options, name="to_own")
+        self.to_own.build(tokens_shape, tokens_shape)
+        self.to_others = None
+        if others_shape:
+            self.to_others = layers.MultiHeadAttention(**options, name="to_others")
+            self.to_others.build(tokens_shape, others_shape)
+        self.hidden = layers.Dense(4 * width, activation="gelu", name="hidden")
+        self.hidden.build(tokens_shape)
+        self.output_layer = layers.Dense(width, name="output")
+        self.output_layer.build((*tokens_shape[:-1], 4 * width))
+
+    def call(self, tokens, others=None, tokens_mask=None, others_mask=None, mask=None, training=None):
+        tokens_mask = mask if tokens_mask is None else tokens_mask  # Keras calls it `mask` where there are no others
+        x = self.norms[0](tokens)
+        looked = self.to_own(
+            x, x, attention_mask=_of_keys(tokens_mask), use_causal_mask=self.use_causal_mask, training=training
+        )
+        tokens = tokens + self.drop(looked, training=training)
+        if others is not None:
+            looked = self.to_others(
+                self.norms[1](tokens), others, attention_mask=_of_keys(others_mask), training=training
+            )
+            tokens = tokens + self.drop(looked, training=training)
+        x = self.output_layer(self.hidden(self.norms[-1](tokens)))
+        return tokens + self.drop(x, training=training)
+
+    def compute_mask(self, tokens, mask=None):
+        return mask
+
+    def compute_output_shape(self, tokens_shape, others_shape=None):
+        return tokens_shape
+
+    def get_config(self):
+        own = {"num_heads": self.num_heads, "dropout": self.dropout, "use_causal_mask": self.use_causal_mask}
+        return {**super().get_config(), **own}
+
+
+def _of_keys(mask):
+    """A mask of tokens `(batch, length)` as one of the pairs that look at them."""
+    return None if mask is None else ops.expand_dims(mask, 1)
