@@ -154,6 +154,39 @@ def test_data_check_counts_what_is_absent(capsys, shoes):
     assert "absent in 1 rows" in said
 
 
+def test_data_check_finds_labels_that_training_lacks(capsys, shoes, tmp_path):
+    rows = shoes.read_text().splitlines()
+    for name, lines in (("train", rows[1:40]), ("validation", [rows[41], rows[42].replace("blue", "mauve")])):
+        (shoes.parent / f"{name}.csv").write_text("\n".join([rows[0], *lines]))
+    try:
+        columns = ("--columns", "photo=image,title=text,kind=label")
+        code, said, _ = run(capsys, "data", "check", str(shoes.parent), *columns)
+    finally:
+        for name in ("train", "validation"):
+            (shoes.parent / f"{name}.csv").unlink()
+    assert code == 1
+    assert "label: 1 values that do not occur in the training split, such as 'mauve'" in said
+
+
+def test_a_fault_of_our_own_is_told_in_a_line_too(capsys, monkeypatch):
+    def fail(name):
+        raise AttributeError("no such thing\nand more")
+
+    monkeypatch.setattr(_cli._registry, "describe", fail)
+    code, _, error = run(capsys, "describe", "autoencoder")
+    assert code == 2
+    assert error == "zoo: internal error: AttributeError: no such thing ZOO_TRACEBACK=1 shows where.\n"
+    monkeypatch.setenv("ZOO_TRACEBACK", "1")
+    with pytest.raises(AttributeError):
+        run(capsys, "describe", "autoencoder")
+
+
+def test_the_column_that_is_not_there_is_the_one_named(capsys, shoes):
+    code, _, error = run(capsys, "data", "check", str(shoes), "--columns", "photo=image,nocol=text")
+    assert code == 2
+    assert "has no column `nocol`" in error
+
+
 def test_data_check_finds_every_fault_and_says_so_by_its_exit_code(capsys, shoes):
     faulty = shoes.with_name("faulty.csv")
     rows = shoes.read_bytes().splitlines()

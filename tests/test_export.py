@@ -17,6 +17,10 @@ SIGNATURES = {
     "cross_modal": {"serving_default"},
     "dual_encoder": {"serving_default", "encode_image", "encode_text", "score", "search"},
     "fusion_classifier": {"serving_default", "classify"},
+    "captioner": {"serving_default", "generate", "generate_nucleus"},
+    "multitask": {"serving_default", "encode_text"},
+    "sentiment": {"serving_default", "contributions"},
+    "tagger": {"serving_default", "classify"},
     "vqa": {"serving_default", "answers"},
 }
 TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn"}
@@ -46,7 +50,8 @@ def raw():
     rows = [texts.index(text) for text in dict.fromkeys(texts)][:7]
     values = {"image": [split.cells("image")[i] for i in rows], "text": [texts[i] for i in rows]}
     values["question"] = [split.cells("question")[i] for i in rows]
-    values["image"][5], values["text"][6], values["question"][6] = b"", "", ""
+    values["remark"] = [split.cells("remark")[i] for i in rows]
+    values["image"][5], values["text"][6], values["question"][6], values["remark"][6] = b"", "", "", ""
     return values
 
 

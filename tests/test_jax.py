@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A recurrent network takes JAX long to compile: one model has it.
 OPTIONS = {"preset": "tiny", "modality_dropout": 0.0}
 TEXT_ENCODERS = {"autoencoder": "bilstm", "dual_encoder": "cnn"}
-STEPS = ["autoencoder", "cross_modal", "dual_encoder", "fusion_classifier"]
+STEPS = ["autoencoder", "captioner", "cross_modal", "dual_encoder", "fusion_classifier", "multitask", "sentiment"]
 
 # Forward with the weights of the file, then one step of `fit`; the answers go into a file.
 _CHILD = (
@@ -56,12 +56,19 @@ def batch(name, model):
         "image": random.random((8, 16, 16, 3), "float32"),
         "text": random.integers(4, 50, (8, 8)).astype("int32"),
         "question": random.integers(4, 50, (8, 8)).astype("int32"),
+        "remark": random.integers(4, 50, (8, 8)).astype("int32"),
         "presence": random.permuted([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]] * 2, axis=0).astype("float32"),
     }
     if name == "conditional_gan":
         return {"text": arrays["text"], "noise": random.normal(size=(8, model.noise_dim)).astype("float32")}, None
-    y = {"cross_modal": {"image": arrays["image"]}, "fusion_classifier": {"label": random.integers(0, 3, 8)},
-         "vqa": {"answer": random.integers(0, 17, 8)}}.get(name)  # fmt: skip
+    y = {
+        "cross_modal": {"image": arrays["image"]},
+        "fusion_classifier": {"label": random.integers(0, 3, 8)},
+        "multitask": {"label": random.integers(0, 6, 8), "tags": random.integers(0, 2, (8, 14))},
+        "sentiment": {"polarity": random.normal(size=8)},
+        "tagger": {"tags": random.integers(0, 2, (8, 14))},
+        "vqa": {"answer": random.integers(0, 17, 8)},
+    }.get(name)
     return {key: arrays[key][:, : tensor.shape[1]] for key, tensor in model.input.items()}, y
 
 

@@ -117,6 +117,21 @@ def small_model():
     return model
 
 
+@pytest.mark.parametrize("loss", ["clip", "siglip", "triplet", "l2"])
+def test_every_retrieval_loss_trains_in_a_graph(tmp_path, loss):
+    options = {"preset": "tiny", "text_encoder": "bag", "epochs": 3, "verbose": 0}
+    run = zoo.train("dual_encoder", "scenes:64", out=tmp_path / "run", loss=loss, **options)
+    with (tmp_path / "run" / "history.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0]
+    assert ("similarity_scale" in run.model.output) == (loss in ("clip", "siglip"))
+
+
+def test_a_run_is_either_resumed_or_replaced(tmp_path):
+    with pytest.raises(ValueError, match="Expected one of --resume and --overwrite"):
+        zoo.train("autoencoder", "scenes:64", out=tmp_path / "run", resume=True, overwrite=True)
+
+
 @pytest.mark.parametrize("tear", ["half", "empty", "garbage", "tail"])
 def test_a_torn_checkpoint_is_skipped_with_a_line(tmp_path, capsys, tear):
     folder, model = RunFolder(tmp_path), small_model()

@@ -1,9 +1,12 @@
 """Tasks on scenes, small: better than chance, than one modality alone, and than what the words give away."""
 
+import json
+
 import numpy as np
 import pytest
 
 import zoo
+from mmkeras import data
 from zoo.vqa import REASONING
 
 
@@ -60,3 +63,123 @@ def test_attention_is_shared_out_over_the_places(reasoning):
     np.testing.assert_allclose(attention.sum(axis=-1), 1, rtol=1e-4)
     other = model({**x, "question": x["question"][::-1]})
     assert np.abs(other["answer"] - outputs["answer"])[0].max() > 1e-4
+
+
+# Captions, tags, polarity, and several heads at once
+
+
+def test_captions_say_what_is_in_the_picture(tmp_path):
+    options = {"preset": "tiny", "epochs": 6, "batch_size": 16, "verbose": 0}
+    run = zoo.train("captioner", "scenes:1200", out=tmp_path / "run", **options)
+    report = run.evaluate("test")
+    own, other = report["text from image"], report["given another row"]
+    assert own["cider"] > 2 * other["cider"]
+    assert own["rouge_l"] > other["rouge_l"] + 0.06
+    assert own["perplexity"] < 2.5  # a vocabulary of 27 words
+    assert (tmp_path / "run" / "figures" / "attention-test.png").stat().st_size > 1000
+
+
+def test_tags_come_from_both_modalities_and_have_thresholds(tmp_path):
+    run = zoo.train("tagger", "scenes:600", out=tmp_path / "run", preset="tiny", epochs=6, verbose=0)
+    report = run.evaluate("test")
+    both = report["image and text"]
+    assert both["map"] > max(report["image"]["map"], report["text"]["map"]) + 0.05
+    assert both["map"] > report["every tag always"]["map"] + 0.2
+    assert both["macro_f1"] > report["thresholds of one half"]["macro_f1"] + 0.05
+    loaded = zoo.load(tmp_path / "run")  # the thresholds are kept
+    thresholds = loaded.model.get_layer("predicted").thresholds.numpy()
+    np.testing.assert_array_equal(thresholds, run.model.get_layer("predicted").thresholds.numpy())
+    assert len(set(thresholds.round(4))) > 5
+    split = run.source.split("test")
+    answer = loaded.predict(image=split.cells("image")[:3], text=split.cells("text")[:3])
+    np.testing.assert_array_equal(answer["predicted"], answer["probabilities"] >= thresholds)
+    named = [[tag for tag, on in zip(run.labels, row, strict=True) if on] for row in answer["predicted"]]
+    assert [row.split("\t") if row else [] for row in answer["tags"]] == named
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_polarity_takes_both_modalities_where_they_disagree(tmp_path, task):
+    run = zoo.train("sentiment", "scenes:300", out=tmp_path / "run", preset="tiny", epochs=5, verbose=0, task=task)
+    report = run.evaluate("test")
+    if task == "classification":
+        alone = max(report["image"]["accuracy"], report["remark"]["accuracy"])
+        assert report["image and remark"]["accuracy"] > max(alone, report["majority label"]["accuracy"]) + 0.15
+        return
+    both = report["image and remark"]
+    assert both["mae"] < 0.3 < min(report["image"]["mae"], report["remark"]["mae"])
+    assert both["mae"] < 0.5 * report["mean of training"]["mae"]
+    assert both["pearson"] > 0.9
+    # A dark ground with a kind word: the picture pulls down, the word up.
+    split = run.source.split("test")
+    apart = [i for i, pair in enumerate(zip(split.cells("mood_image"), split.cells("mood_text"), strict=True))
+             if pair == (-1, 1)]  # fmt: skip
+    moved = run.predict(
+        "contributions",
+        image=[split.cells("image")[i] for i in apart],
+        remark=[split.cells("remark")[i] for i in apart],
+    )
+    assert (moved["image"] < 0).mean() > 0.9
+    assert (moved["remark"] > 0).mean() > 0.9
+
+
+def test_every_head_learns_from_the_shared_trunk(tmp_path):
+    options = {"preset": "tiny", "epochs": 6, "batch_size": 16, "verbose": 0}
+    run = zoo.train("multitask", "scenes:1200", out=tmp_path / "run", **options)
+    report = run.evaluate("test")
+    assert report["tags"]["map"] > report["tags, every tag always"]["map"] + 0.08
+    assert report["category"]["auroc"] > 0.6  # half by chance
+    assert report["caption"]["token_accuracy"] > report["caption, another row's"]["token_accuracy"] + 0.08
+    assert report["row -> text"]["recall@10"] > 4 * report["row -> text, by chance"]["recall@10"]
+
+
+def test_a_caption_in_another_language_from_picture_and_text(tmp_path):
+    """Two sources at once: what the picture does not show is taken from the text."""
+    words = {"red": "rot", "blue": "blau", "green": "grün", "circle": "kreis", "square": "quadrat", "cross": "kreuz"}
+    rows = []
+    for color in ("red", "blue", "green"):
+        for shape in ("circle", "square", "cross"):
+            rows += [{"text": f"{color} {shape}", "de": f"{words[color]} {words[shape]}"}] * 12
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"image": "", **row}) for row in rows))
+    (tmp_path / "validation.jsonl").write_text("\n".join(json.dumps({"image": "", **row}) for row in rows[::12]))
+    options = {"preset": "tiny", "modalities": {"text": "text", "de": "text"}, "target": "de", "epochs": 40}
+    columns = {"de": "text"}
+    run = zoo.train("captioner", tmp_path, out=tmp_path / "run", columns=columns, verbose=0, **options)
+    answer = run.predict(text=["blue cross", "green circle"])
+    assert answer["sentences"][:, 0].tolist() == ["blau kreuz", "grün kreis"]
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_sounds_and_clips_are_described(tmp_path, kind):
+    options = {"preset": "tiny", "modalities": {kind: kind, "text": "text"}, "epochs": 2, "verbose": 0}
+    run = zoo.train("captioner", "scenes:64", out=tmp_path / "run", **options)
+    split = run.source.split("test")
+    one, two = (run.predict(**{kind: split.cells(kind)[i : i + 1]})["scores"] for i in (0, 1))
+    assert np.abs(one - two).max() > 1e-6
+    assert run.evaluate("test")[f"text from {kind}"]["perplexity"] < 40
+    assert (tmp_path / "run" / "figures" / "attention-test.png").stat().st_size > 1000
+    tagged = zoo.train("tagger", "scenes:64", out=tmp_path / "tags", **{**options, "modalities": {kind: kind}})
+    assert tagged.predict(**{kind: split.cells(kind)[:2]})["probabilities"].shape[0] == 2
+
+
+def test_answers_that_cannot_be_used_are_told(tmp_path):
+    good = [{"text": "a", "tags": ["x"], "score": 0.5}, {"text": "b", "tags": ["y"], "score": -1}] * 20
+    cases = [
+        ("tagger", {"tags": []}, r"row 41: the target `tags` is empty"),
+        ("tagger", {"tags": 7}, r"row 41: expected a list of tags, got 7"),
+        ("sentiment", {"score": "great"}, r"row 41: expected a number, got 'great'"),
+        ("sentiment", {"score": ""}, r"row 41: the target `score` is empty"),
+        ("captioner", {"text": ""}, r"row 41: "),
+    ]
+    for name, change, message in cases:
+        rows = [*good, {**good[0], **change}]
+        (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"remark": "words", **row}) for row in rows))
+        (tmp_path / "validation.jsonl").write_text(json.dumps({"remark": "words", **good[0]}))
+        options = {"preset": "tiny", "epochs": 1, "verbose": 0, "modalities": {"text": "text"}}
+        if name == "sentiment":
+            options["target"] = "score"
+        if name == "captioner":
+            options["modalities"] = {"text": "text", "remark": "text"}
+        columns = {"remark": "text"}
+        with pytest.raises(data.DataError, match=message):
+            zoo.train(name, tmp_path, out=tmp_path / "run", columns=columns, **options)
+        assert not (tmp_path / "run").exists()

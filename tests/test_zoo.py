@@ -26,12 +26,15 @@ EIGHT = {
     "cross_modal": {"modalities": {"image": "image", "text": "text", "vector": "vector"}, "target": "vector",
                     "vector_dim": {"vector": 8}, "text_encoder": "cnn"},
     "dual_encoder": {"text_encoder": "cnn"},
+    "multitask": {"num_tags": 13, "text_encoder": "cnn"},
+    "sentiment": {"text_encoder": "cnn"},
+    "tagger": {"num_classes": 13, "text_encoder": "bag"},
     "vqa": {"num_classes": 8, "text_encoder": "cnn"},
     "conditional_gan": {"discriminator_augment": False, "learning_rate": 2e-3},
 }  # fmt: skip
 STEPS = {"conditional_gan": 300}
 GIVEN = {"autoencoder": ["image", "text"], "cross_modal": ["image", "text"], "fusion_classifier": ["image", "text"],
-         "vqa": ["image", "question"]}  # fmt: skip
+         "sentiment": ["image", "remark"], "tagger": ["image", "text"], "vqa": ["image", "question"]}  # fmt: skip
 
 Fitted = collections.namedtuple("Fitted", "model x y before first")
 

@@ -12,7 +12,7 @@ import re
 import sys
 import typing
 
-from zoo import _registry
+from zoo import _registry, bench
 from zoo._config import did_you_mean, parse, type_name
 
 
@@ -31,6 +31,12 @@ def main(arguments=None):
             raise
         print(f"zoo: error: {error}", file=sys.stderr)
         return 2
+    except Exception as error:  # no mistake of the user's, as far as we know: say it in a line all the same
+        if os.environ.get("ZOO_TRACEBACK"):
+            raise
+        said = str(error).strip().splitlines() or [""]
+        print(f"zoo: internal error: {type(error).__name__}: {said[0]} ZOO_TRACEBACK=1 shows where.", file=sys.stderr)
+        return 2
     return code or 0
 
 
@@ -43,6 +49,7 @@ def _parse(arguments):
     _add_run_commands(commands)
     _add_data(commands)
     _add_quickstart(commands)
+    _add_bench(commands)
     return parser.parse_args(arguments)
 
 
@@ -294,6 +301,23 @@ def _quickstart(options):
     with _quiet_start():
         from zoo import _quickstart
     _quickstart.quickstart(options.out, options.overwrite, 1 if sys.stdout.isatty() else 2)
+
+
+def _add_bench(commands):
+    command = commands.add_parser("bench", help="run a benchmark: " + ", ".join(bench.names()))
+    command.add_argument("name")
+    command.add_argument("--out", help="folder of its runs (bench/NAME)")
+    command.add_argument("--models", type=lambda text: text.split(","), help="model,model,… (all)")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=_bench)
+
+
+def _bench(options):
+    for name in options.models or ():
+        _registry.module(name)
+    with _quiet_start():
+        benchmark = bench.module(options.name)
+    print(benchmark.run(options.out or f"bench/{options.name}", options.models, options.seed))
 
 
 @contextlib.contextmanager

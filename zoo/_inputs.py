@@ -24,7 +24,7 @@ class Inputs(Config):
     image_resize: str = hp("stretch", "how pictures of another shape are fitted", ("stretch", "pad", "crop"))
     image_encoder: str = hp("cnn", "cnn, resnet, flat, or a network of keras.applications such as MobileNetV2")
     image_width: int = hp(32, "channels of the first stage")
-    image_grid: int = hp(4, "cnn halves the sides until the shorter one has so many places or fewer")
+    image_grid: int = hp(4, "cnn and resnet halve the sides until the shorter one has so many places or fewer")
     image_weights: str | None = hp(None, "imagenet, for a network of keras.applications (downloads)")
     text_length: int = hp(24, "most tokens of a text; zoo.train takes the longest it is trained on if shorter", low=2)
     text_unit: str = hp("words", "what a token is", ("words", "characters"))

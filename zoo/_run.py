@@ -12,7 +12,6 @@ from mmkeras import export as exporting
 from mmkeras import metrics
 from mmkeras.data.check import FAULTS
 from mmkeras.data.manifest import read_split
-from mmkeras.layers import EncodeLabel, EncodeTags
 from mmkeras.runs import RunFolder, replaced, write_json
 from zoo import _classes, _registry  # noqa: F401  # loading a model needs its classes registered
 
@@ -60,9 +59,7 @@ class Run:
     @property
     def label_names(self):
         """The columns of labels or tags that are predicted, `{name: kind}`."""
-        kinds = {EncodeLabel: "label", EncodeTags: "tags"}
-        readers = {name: type(self.preprocessor.reader(name)) for name in self.preprocessor.target_names}
-        return {name: kinds[reader] for name, reader in readers.items() if reader in kinds}
+        return {name: kind for name, kind in self.preprocessor.target_kinds.items() if kind in ("label", "tags")}
 
     def split(self, name="test", data=None, columns=None, skip_bad=False):
         """A split of the run's own source, or of another; a file given as `data` is taken whole.
@@ -321,11 +318,12 @@ def usable(run, split, known_labels=False, skip_bad=None):
     """The rows of a split that the run's model can use, their cells made plain."""
     skip_bad = run.skip_bad if skip_bad is None else skip_bad
     pre, config = run.preprocessor, run.config
-    kinds = {**config.modalities, **run.label_names}
+    kinds = {**config.modalities, **{name: kind for name, kind in pre.target_kinds.items() if kind}}
     split = split.replace({}, {name: kind for name, kind in kinds.items() if name in split.kinds})
-    modalities = {name: config.modalities[name] for name in pre.input_names}
-    known = {name: set(run.labels) for name in run.label_names} if run.labels or known_labels else {}
-    return sources.checked(split, modalities, pre.target_names, skip_bad, known=known)
+    required = getattr(config, "required", [])
+    modalities = {name: config.modalities[name] for name in pre.input_names if name not in required}
+    known = {name: set(pre.reader(name).vocabulary) for name in run.label_names} if run.labels or known_labels else {}
+    return sources.checked(split, modalities, [*pre.target_names, *required], skip_bad, known=known)
 
 
 def _raw_values(name, kind, values, spec, num_rows):

@@ -49,6 +49,8 @@ def train(
         ValueError: on a mistake in the hyperparameters or the data (`mmkeras.data.DataError`).
         FileExistsError: if `out` holds something and neither resume nor overwrite is given.
     """
+    if resume and overwrite:
+        raise ValueError("Expected one of --resume and --overwrite: go on with the run, or replace it. Received: both.")
     folder = RunFolder(out or pathlib.Path("runs", name))
     training.set_seed(seed, deterministic)
     if resume:
@@ -138,6 +140,8 @@ def _fit_preprocessor(run):
         config = config.replace(num_classes=len(run.labels))
         if config.num_classes < 2:
             raise sources.DataError(f"Expected two labels or more in the training split. Found one: {run.labels[0]!r}.")
+    if hasattr(config, "num_tags") and "tags" in run.label_names:
+        config = config.replace(num_tags=len(run.preprocessor.reader("tags").vocabulary))
     run.config = config
     return split
 
@@ -230,12 +234,14 @@ def _fit_model(run, folder, split, validation, verbose):
             run.model, epoch_batches, config.epochs, start, run.batches(validation), [AfterEpoch(after_epoch)], verbose
         )
     summary.close()
+    if hasattr(run.module, "calibrate"):
+        run.module.calibrate(run, validation)
     folder.save_model("model", run.model)
     if rows:
         with replaced(folder / "figures" / "history.png") as beside:
             plots.history(rows).savefig(beside, dpi=100)
     run.write_figures(validation)
-    if verbose:
+    if verbose and start < config.epochs:
         minutes = (time.monotonic() - began) / 60
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(

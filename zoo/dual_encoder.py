@@ -81,8 +81,9 @@ def build(config):
         outputs[f"{name}_embedding"] = layers.L2Normalize(name=f"{name}_embedding")(x)
         if head:
             outputs[f"{name}_label"] = head(x)
-    scale, bias = (1 / config.temperature, None) if config.loss != "siglip" else (10.0, -10.0)
-    outputs["similarity_scale"] = layers.SimilarityScale(scale, bias, name="similarity_scale")(inputs["presence"])
+    if config.loss in ("clip", "siglip"):  # the others compare cosines as they are
+        scale, bias = (1 / config.temperature, None) if config.loss == "clip" else (10.0, -10.0)
+        outputs["similarity_scale"] = layers.SimilarityScale(scale, bias, name="similarity_scale")(inputs["presence"])
     return training.ObjectiveModel(inputs, outputs, name="dual_encoder", objective=objective(config))
 
 

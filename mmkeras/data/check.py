@@ -168,6 +168,11 @@ def report(source, modalities=None):
             empty = sum(plain_cell(split.kinds[column], cell, None) in ("", []) for cell in good.cells(column))
             if empty:
                 lines.append(f"  {column}: empty in {empty} rows, which cannot be trained on where it is predicted")
+            unseen = _labels(good, column) - _labels(source.splits.get("train", good), column)
+            if unseen:
+                num_bad += len(unseen)
+                example = f"such as {min(unseen)!r}"
+                lines.append(f"  {column}: {len(unseen)} values that do not occur in the training split, {example}")
         for column, kind in chosen.items():
             cells = good.cells(column)
             absent = sum(cell in ("", b"", []) for cell in cells)
@@ -182,6 +187,12 @@ def report(source, modalities=None):
             if kind in ENCODED and not all(isinstance(c, (str, bytes)) for c in cells):
                 lines.append(f"  {column}: neither paths nor bytes")
     return lines, num_bad
+
+
+def _labels(split, column):
+    """The values of a column of labels or tags."""
+    cells = [plain_cell(split.kinds[column], cell, None) for cell in split.cells(column)]
+    return {str(value) for cell in cells for value in (cell if isinstance(cell, list) else [cell])} - {""}
 
 
 def _is_turned(path):

@@ -54,7 +54,7 @@ def read_split(path, name, skip_bad=False):
     for message in bad:
         print(f"skipped: {message}")
     if not rows:
-        raise DataError(f"{path} is empty: expected an example a row.")
+        raise DataError(f"{path} is empty: expected an example a row. Fill it, or give another file.")
     names = {column: None for row in rows for column in row}
     columns = {column: [row.get(column) for row in rows] for column in names}
     # Paths are relative to the file. What will be a path is known only once the kinds are declared.
@@ -166,6 +166,11 @@ def plain_cell(kind, cell, folder):
         if cell is None or isinstance(cell, (str, int, float)):
             return "" if cell is None else str(cell).strip()
         raise ValueError(f"expected a label, got {cell!r}")
+    if kind == "number":
+        try:
+            return "" if cell is None or cell == "" else str(float(cell))
+        except (TypeError, ValueError):
+            raise ValueError(f"expected a number, got {cell!r}") from None
     return cell
 
 

@@ -56,6 +56,12 @@ class Preprocessor:
         """Names of the raw answers."""
         return [tensor.name for tensor in self.targets.inputs] if self.targets else []
 
+    @property
+    def target_kinds(self):
+        """What each raw answer is: a label, tags, a number, or None where it is read as a modality."""
+        kinds = {encode_label.EncodeLabel: "label", encode_label.EncodeTags: "tags", encode_label.ReadNumber: "number"}
+        return {name: kinds.get(type(self.reader(name))) for name in self.target_names}
+
     def reader(self, name):
         """The layer that reads a raw value: a TokenizeText, a DecodeImage …"""
         tensors = [t for model in (self.inputs, self.targets) if model for t in model.inputs if t.name == name]

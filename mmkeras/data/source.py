@@ -86,7 +86,7 @@ class Split:
                 names[left] = right if right in TARGETS else left
                 kinds[left] = right
             else:
-                self.cells(right)
+                self.cells(left if right in KINDS else right)
         taken = {new for new in names.values() if new}
         renamed = {new or old: old for old, new in names.items() if new or old not in taken}
 
@@ -116,7 +116,9 @@ class Split:
             known = {
                 name: set(preprocessor.reader(name).vocabulary) for name in targets if self.kinds.get(name) in TARGETS
             }
-            rows = checked(self, {name: self.kinds.get(name, "other") for name in names}, targets, known=known)
+            read = {name: kind for name, kind in preprocessor.target_kinds.items() if kind}
+            plain = self.replace({}, {name: kind for name, kind in read.items() if self.kinds.get(name) == "other"})
+            rows = checked(plain, {name: self.kinds.get(name, "other") for name in names}, targets, known=known)
             self._checked[preprocessor.fitted] = rows
         return batches(self._checked[preprocessor.fitted], preprocessor, batch_size, **options)
 

@@ -17,7 +17,7 @@ def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, 
         width: channels of the first stage; each later one has twice as many. Not used by `keras.applications`.
         dropout: rate of dropping whole channels of the last feature map.
         weights: None, or `"imagenet"` for a network of `keras.applications` (downloads).
-        grid: `"cnn"` halves the sides until the shorter one has so many places or fewer.
+        grid: `"cnn"` and `"resnet"` halve the sides until the shorter one has so many places or fewer.
         name: of the model.
 
     Raises:
@@ -34,7 +34,7 @@ def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, 
             raise ValueError(
                 f"There are no weights {weights!r} for the network {network!r}, only for keras.applications."
             )
-        x = cnn(inputs, width, grid) if network == "cnn" else IMAGE_ENCODERS[network](inputs, width)
+        x = IMAGE_ENCODERS[network](inputs, width, grid)
     elif isinstance(getattr(keras.applications, network, None), type(image_encoder)):
         x = _application(inputs, network, weights)
     else:
@@ -58,20 +58,22 @@ def cnn(x, width, grid=4):
         channels *= 2
 
 
-def resnet(x, width):
-    """A residual network for small pictures in the manner of ResNet-18 (He 2016): stem, then six blocks.
+def resnet(x, width, grid=4):
+    """A residual network for small pictures in the manner of ResNet-18 (He 2016): stem, then at most six blocks.
 
     Shortcuts are pooled before they are projected, as in ResNet-D (He 2019).
     """
     x = conv(x, width, strides=2 if min(x.shape[1:3]) > 32 else 1)
     x = _residual(x, width, strides=1)
     for stage, num_blocks in ((2, 2), (4, 2), (8, 1)):
+        if min(x.shape[1:3]) <= grid:
+            break
         for block in range(num_blocks):
             x = _residual(x, width * stage, strides=2 if block == 0 else 1)
     return x
 
 
-def flat(x, width):
+def flat(x, width, grid=4):
     """No network at all: the pixels as one token, for models that are linear in them (correlational networks)."""
     return layers.Reshape((1, 1, -1))(x)
 

@@ -1,5 +1,6 @@
 """Export: named serving functions on raw bytes and strings, written as a SavedModel."""
 
+from mmkeras.export.decoding import beam_search, nucleus_sample
 from mmkeras.export.index import SearchIndex, search_signature
 from mmkeras.export.saved_model import export, in_own_process
 from mmkeras.export.signatures import Signature, encode_png, encode_signature, raw_specs, readable, submodel
@@ -7,10 +8,12 @@ from mmkeras.export.signatures import Signature, encode_png, encode_signature, r
 __all__ = [
     "SearchIndex",
     "Signature",
+    "beam_search",
     "encode_png",
     "encode_signature",
     "export",
     "in_own_process",
+    "nucleus_sample",
     "raw_specs",
     "readable",
     "search_signature",

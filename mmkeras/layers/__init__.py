@@ -1,16 +1,21 @@
 """Layers that models and encoders are made of. Those for strings and bytes need TensorFlow; the others do not."""
 
 from mmkeras.layers.attention import AttentionPool, ParallelCoAttention
+from mmkeras.layers.attention_lstm import AttentionLSTM
 from mmkeras.layers.embedding import AddCoordinates, AddPosition, L2Normalize, SimilarityScale, TokenEmbedding
+from mmkeras.layers.label_queries import LabelQueries, Thresholds
+from mmkeras.layers.memory import JoinTokens
 from mmkeras.layers.modality_dropout import ModalityDropout
 from mmkeras.layers.pooling import Pool
 from mmkeras.layers.presence import FillAbsent, PresentMean
 from mmkeras.layers.relation import Relations
+from mmkeras.layers.tokens import ScheduledSampling, ShiftRight
 from mmkeras.layers.transformer import TransformerBlock
 
 __all__ = [
     "AddCoordinates",
     "AddPosition",
+    "AttentionLSTM",
     "AttentionPool",
     "DecodeAudio",
     "DecodeImage",
@@ -18,15 +23,21 @@ __all__ = [
     "EncodeLabel",
     "EncodeTags",
     "FillAbsent",
+    "JoinTokens",
     "L2Normalize",
+    "LabelQueries",
     "ModalityDropout",
     "ParallelCoAttention",
     "Pool",
     "PresentMean",
     "RawPresence",
+    "ReadNumber",
     "Relations",
+    "ScheduledSampling",
+    "ShiftRight",
     "SimilarityScale",
     "StandardizeVector",
+    "Thresholds",
     "TokenEmbedding",
     "TokenizeText",
     "TransformerBlock",
@@ -39,6 +50,7 @@ _RAW = {
     "EncodeLabel": "encode_label",
     "EncodeTags": "encode_label",
     "RawPresence": "raw_presence",
+    "ReadNumber": "encode_label",
     "StandardizeVector": "standardize_vector",
     "TokenizeText": "tokenize_text",
 }

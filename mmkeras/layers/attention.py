@@ -41,9 +41,11 @@ class AttentionPool(layers.Layer):
 
     def call(self, tokens, query=None, tokens_mask=None, mask=None):
         tokens_mask = mask if tokens_mask is None else tokens_mask  # Keras calls it `mask` where there is no query
-        hidden = self.of_token(tokens)
-        if query is not None:
-            hidden = hidden + self.of_query(query)[:, None]
+        return self.look(tokens, self.of_token(tokens), query, tokens_mask)
+
+    def look(self, tokens, keys, query=None, tokens_mask=None):
+        """As `call`, the keys `self.of_token(tokens)` made before: a decoder looks at the same tokens many times."""
+        hidden = keys if query is None else keys + self.of_query(query)[:, None]
         weights = token_softmax(self.score(ops.tanh(hidden))[..., 0], tokens_mask)
         return ops.sum(weights[..., None] * tokens, axis=1), weights
 

@@ -156,7 +156,7 @@ class SimilarityScale(keras.layers.Layer):
 
     def call(self, x):
         scale = ops.exp(self.log_scale)
-        bias = ops.zeros_like(scale) if self.bias is None else ops.convert_to_tensor(self.bias)
+        bias = ops.zeros_like(scale) if self.bias is None else self.bias + 0.0  # in a graph, stack takes no variable
         return ops.broadcast_to(ops.stack([scale, bias])[None], (ops.shape(x)[0], 2))
 
     def compute_output_shape(self, input_shape):

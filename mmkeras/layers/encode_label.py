@@ -1,4 +1,4 @@
-"""Label names to class numbers, and back."""
+"""Answers to targets: label names to class numbers, tags to zeros and ones, numbers to numbers."""
 
 import keras
 import tensorflow as tf
@@ -59,3 +59,20 @@ class EncodeTags(EncodeLabel):
 
     def compute_output_spec(self, labels):
         return keras.KerasTensor((labels.shape[0], len(self.vocabulary) or None), dtype="float32")
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class ReadNumber(keras.layers.Layer):
+    """Numbers as they are written, strings `(batch,)`, to numbers `(batch,)`.
+
+    Example:
+
+    >>> ReadNumber()(np.array(["-0.5", "1"])).numpy().tolist()
+    [-0.5, 1.0]
+    """
+
+    def call(self, numbers):
+        return tf.strings.to_number(numbers, tf.float32)
+
+    def compute_output_spec(self, numbers):
+        return keras.KerasTensor((numbers.shape[0],), dtype="float32")

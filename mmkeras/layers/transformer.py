@@ -51,19 +51,24 @@ class TransformerBlock(layers.Layer):
         self.output_layer.build((*tokens_shape[:-1], 4 * width))
 
     def call(self, tokens, others=None, tokens_mask=None, others_mask=None, mask=None, training=None):
-        tokens_mask = mask if tokens_mask is None else tokens_mask  # Keras calls it `mask` where there are no others
+        return self.look(tokens, others, tokens_mask if mask is None else mask, others_mask, training)[0]
+
+    def look(self, tokens, others=None, tokens_mask=None, others_mask=None, training=None):
+        """As `call`, and how much each token looked at each of the others, `(batch, length, other_length)`, or None."""
         x = self.norms[0](tokens)
         looked = self.to_own(
             x, x, attention_mask=_of_keys(tokens_mask), use_causal_mask=self.use_causal_mask, training=training
         )
         tokens = tokens + self.drop(looked, training=training)
+        weights = None
         if others is not None:
-            looked = self.to_others(
-                self.norms[1](tokens), others, attention_mask=_of_keys(others_mask), training=training
-            )
-            tokens = tokens + self.drop(looked, training=training)
+            looked, weights = self.to_others(
+                self.norms[1](tokens), others, attention_mask=_of_keys(others_mask), training=training,
+                return_attention_scores=True,
+            )  # fmt: skip
+            tokens, weights = tokens + self.drop(looked, training=training), ops.mean(weights, axis=1)
         x = self.output_layer(self.hidden(self.norms[-1](tokens)))
-        return tokens + self.drop(x, training=training)
+        return tokens + self.drop(x, training=training), weights
 
     def compute_mask(self, tokens, mask=None):
         return mask

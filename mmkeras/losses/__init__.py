@@ -1,7 +1,7 @@
 """Losses: functions of tensors, on any backend. Each gives one value a row unless it says otherwise."""
 
 from mmkeras.losses.adversarial import ADVERSARIAL_LOSSES, gaussian_kl, generator_loss, gradient_penalty
-from mmkeras.losses.alignment import correlation, pair_distance
+from mmkeras.losses.alignment import correlation, moment_discrepancy, overlap, pair_distance
 from mmkeras.losses.classification import LabelCrossentropy
 from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, triplet
 from mmkeras.losses.reconstruction import pixel_bce, pixel_mse, token_cross_entropy, vector_mse
@@ -15,6 +15,8 @@ __all__ = [
     "gaussian_kl",
     "generator_loss",
     "gradient_penalty",
+    "moment_discrepancy",
+    "overlap",
     "pair_distance",
     "pixel_bce",
     "pixel_mse",

@@ -17,8 +17,11 @@ def pixel_bce(pixels, reconstruction):
     return -ops.mean(loss, axis=tuple(range(1, len(loss.shape))))
 
 
-def token_cross_entropy(ids, logits):
+def token_cross_entropy(ids, logits, label_smoothing=0.0):
     """Cross-entropy in nats a token, padding (0) left out: ids `(batch, length)`, logits `(batch, length, ids)`.
+
+    Args:
+        label_smoothing: share of the target spread evenly over the vocabulary (Szegedy 2016).
 
     Example:
 
@@ -27,6 +30,9 @@ def token_cross_entropy(ids, logits):
     """
     real = ops.cast(ops.not_equal(ids, 0), logits.dtype)
     loss = keras.losses.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+    if label_smoothing:
+        uniform = -ops.mean(ops.log_softmax(logits, axis=-1), axis=-1)
+        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
     return ops.sum(loss * real, axis=-1) / ops.maximum(ops.sum(real, axis=-1), 1.0)
 
 

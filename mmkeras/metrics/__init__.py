@@ -1,12 +1,21 @@
 """Metrics over whole splits: NumPy arrays in, plain numbers out."""
 
-from mmkeras.metrics.classification import classification, confusion, expected_calibration_error, multilabel
+from mmkeras.metrics.classification import (
+    best_thresholds,
+    classification,
+    confusion,
+    expected_calibration_error,
+    multilabel,
+    polarity,
+)
 from mmkeras.metrics.generation import frechet_distance, inception_score, kernel_distance
 from mmkeras.metrics.retrieval import ranks, retrieval
-from mmkeras.metrics.sequence import bleu, exact_match
+from mmkeras.metrics.sequence import bleu, cider, exact_match, rouge_l
 
 __all__ = [
+    "best_thresholds",
     "bleu",
+    "cider",
     "classification",
     "confusion",
     "exact_match",
@@ -15,6 +24,8 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "multilabel",
+    "polarity",
     "ranks",
     "retrieval",
+    "rouge_l",
 ]

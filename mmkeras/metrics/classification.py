@@ -64,6 +64,68 @@ def multilabel(labels, probabilities, threshold=0.5):
     }
 
 
+def polarity(true, predicted):
+    """Numbers below and above zero, compared as in multimodal sentiment analysis (Zadeh 2018).
+
+    Args:
+        true, predicted: `(rows,)`.
+
+    Returns:
+        `mae`; `pearson` (0 where one of them does not vary); `acc2`, the share of equal signs, and `f1` of the positive
+        rows and the negative ones, averaged by their number, both over the rows whose true value is not zero (not a
+        number where there are none).
+
+    Example:
+
+    >>> polarity(np.array([-1.0, 0.0, 2.0]), np.array([-0.5, 0.1, 2.0]))["acc2"]
+    1.0
+    """
+    varies = true.std() > 0 and predicted.std() > 1e-12
+    told = true != 0
+    signs, said = (true[told] > 0).astype(int), (predicted[told] > 0).astype(int)
+    shares = np.bincount(signs, minlength=2) / max(len(signs), 1)
+    return {
+        "mae": float(np.abs(true - predicted).mean()),
+        "pearson": float(np.corrcoef(true, predicted)[0, 1]) if varies else 0.0,
+        "acc2": float(np.mean(signs == said)) if told.any() else float("nan"),
+        "f1": float(shares @ _f1(confusion(signs, said, 2))),
+    }
+
+
+def best_thresholds(labels, probabilities):
+    """The threshold of each label that gives it the highest F1.
+
+    A label that does not occur gets the one threshold that gives all labels together the highest F1.
+
+    Args:
+        labels, probabilities: as for `multilabel`.
+
+    Returns:
+        Probabilities `(classes,)`.
+
+    Example:
+
+    >>> best_thresholds(np.array([[0], [1], [1]]), np.array([[0.1], [0.3], [0.9]])).round(2).tolist()
+    [0.2]
+    """
+    common = _best_threshold(labels.ravel(), probabilities.ravel())
+    return np.array([
+        _best_threshold(labels[:, c], probabilities[:, c]) if labels[:, c].any() else common
+        for c in range(labels.shape[1])
+    ])  # fmt: skip
+
+
+def _best_threshold(positive, scores):
+    """Half-way between the lowest score that counts and the next lower one, where F1 is highest."""
+    order = np.argsort(-scores, kind="stable")
+    positive, scores = positive[order] > 0, scores[order]
+    f1 = 2 * np.cumsum(positive) / (np.arange(1, len(scores) + 1) + positive.sum())
+    last = np.append(np.diff(scores) != 0, True)  # equal scores are predicted together
+    best = int(np.argmax(np.where(last, f1, -1)))
+    lower = scores[best + 1] if best + 1 < len(scores) else 0.0
+    return float((scores[best] + lower) / 2)
+
+
 def confusion(labels, predicted, num_classes):
     """Counts `(classes, classes)`: true class down, predicted class across."""
     matrix = np.zeros((num_classes, num_classes), dtype="int64")

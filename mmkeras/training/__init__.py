@@ -1,24 +1,33 @@
 """Training: the model base, objectives over several outputs, the loop, and steps that are special."""
 
+from mmkeras.training.balance import BALANCES, MultiTask, TaskWeights
 from mmkeras.training.multi_input import MultiInput
 from mmkeras.training.objective import (
     Contrastive,
     Correlation,
     Objective,
     ObjectiveModel,
+    Pairwise,
     Reconstruction,
+    Regression,
     Supervised,
 )
 
 __all__ = [
+    "BALANCES",
     "Adversarial",
+    "AdversarialText",
     "Contrastive",
     "Correlation",
     "MultiInput",
+    "MultiTask",
     "Objective",
     "ObjectiveModel",
+    "Pairwise",
     "Reconstruction",
+    "Regression",
     "Supervised",
+    "TaskWeights",
     "fit",
     "make_optimizer",
     "set_seed",
@@ -26,6 +35,7 @@ __all__ = [
 
 _LATE = {
     "Adversarial": "steps",
+    "AdversarialText": "adversarial_text",
     "fit": "loop",
     "make_optimizer": "optimizer",
     "set_seed": "loop",

@@ -46,20 +46,22 @@ class Reconstruction(Term):
         output: the output that reconstructs it.
         loss: `"pixel_mse"`, `"pixel_bce"`, `"tokens"` or `"vector_mse"`.
         given: inputs that must be present besides.
+        options: further arguments of the loss, such as label smoothing.
     """
 
-    def __init__(self, name, target, output, loss, given=(), weight=1.0):
+    def __init__(self, name, target, output, loss, given=(), options=None, weight=1.0):
         super().__init__(name, weight)
         self.target = target
         self.output = output
         self.loss = loss
         self.given = list(given)
+        self.options = dict(options or {})
 
     def __call__(self, inputs, targets, outputs, present):
         rows = ops.ones_like(present[self.target])
         for name in (self.target, *self.given):
             rows = rows * present[name]
-        loss = _RECONSTRUCTION[self.loss](inputs[self.target], outputs[self.output])
+        loss = _RECONSTRUCTION[self.loss](inputs[self.target], outputs[self.output], **self.options)
         return ops.sum(loss * rows) / ops.maximum(ops.sum(rows), 1.0)
 
 
@@ -72,23 +74,25 @@ class Contrastive(Term):
 
     Args:
         name, weight: see Term.
-        pair: names of the two modalities; their embeddings are the outputs `<name>_embedding`.
+        pair: names of the two modalities.
         loss: a name of `mmkeras.losses.CONTRASTIVE_LOSSES`.
         texts: inputs of token ids by which rows may be equal.
         label: target by which rows may be equal, or None.
         options: further arguments of the loss, such as the margin.
+        outputs: names of the two embeddings; `<name>_embedding` of the pair if None.
     """
 
-    def __init__(self, name, pair, loss="clip", texts=(), label=None, options=None, weight=1.0):
+    def __init__(self, name, pair, loss="clip", texts=(), label=None, options=None, weight=1.0, outputs=None):
         super().__init__(name, weight)
         self.pair = list(pair)
+        self.outputs = list(outputs or (f"{name}_embedding" for name in pair))
         self.loss = loss
         self.texts = list(texts)
         self.label = label
         self.options = dict(options or {})
 
     def __call__(self, inputs, targets, outputs, present):
-        a, b = (outputs[f"{name}_embedding"] for name in self.pair)
+        a, b = (outputs[name] for name in self.outputs)
         valid = present[self.pair[0]] * present[self.pair[1]] > 0
         positive = self._positive(inputs, targets, present, ops.shape(a)[0])
         scale = outputs["similarity_scale"][0] if "similarity_scale" in outputs else ops.convert_to_tensor([10.0, 0.0])
@@ -134,7 +138,29 @@ class Supervised(Term):
     Args:
         name, weight: see Term.
         output: the logits.
-        target: the class numbers.
+        target: the class numbers, or with `several` zeros and ones `(batch, classes)`.
+        several: whether a row has several classes.
+    """
+
+    def __init__(self, name, output, target, weight=1.0, several=False):
+        super().__init__(name, weight)
+        self.output = output
+        self.target = target
+        self.several = several
+
+    def __call__(self, inputs, targets, outputs, present):
+        loss = keras.losses.binary_crossentropy if self.several else keras.losses.sparse_categorical_crossentropy
+        return ops.mean(loss(targets[self.target], outputs[self.output], from_logits=True))
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Regression(Term):
+    """Squared error of numbers `(batch,)`.
+
+    Args:
+        name, weight: see Term.
+        output: the predicted numbers.
+        target: the true ones.
     """
 
     def __init__(self, name, output, target, weight=1.0):
@@ -143,10 +169,34 @@ class Supervised(Term):
         self.target = target
 
     def __call__(self, inputs, targets, outputs, present):
-        loss = keras.losses.sparse_categorical_crossentropy(
-            targets[self.target], outputs[self.output], from_logits=True
-        )
-        return ops.mean(loss)
+        return ops.mean(ops.square(ops.cast(targets[self.target], "float32") - outputs[self.output]))
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Pairwise(Term):
+    """Two outputs `(batch, dim)` compared, over the rows where some modalities are present.
+
+    Args:
+        name, weight: see Term.
+        outputs: names of the two.
+        given: modalities that must be present.
+        loss: `"moments"` (`losses.moment_discrepancy`), `"overlap"` or `"distance"` (mean square).
+    """
+
+    def __init__(self, name, outputs, given, loss, weight=1.0):
+        super().__init__(name, weight)
+        self.outputs = list(outputs)
+        self.given = list(given)
+        self.loss = loss
+
+    def __call__(self, inputs, targets, outputs, present):
+        a, b = (outputs[name] for name in self.outputs)
+        rows = ops.ones_like(a[:, 0])
+        for name in self.given:
+            rows = rows * present[name]
+        if self.loss == "distance":
+            return ops.sum(ops.mean(ops.square(a - b), axis=-1) * rows) / ops.maximum(ops.sum(rows), 1.0)
+        return {"moments": losses.moment_discrepancy, "overlap": losses.overlap}[self.loss](a, b, rows)
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

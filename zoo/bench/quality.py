@@ -1,0 +1,103 @@
+"""What every model of the zoo learns: `base`, trained on scenes, against chance and its best single modality.
+
+A model's figures stay in its run folder; a second call trains only what is missing there.
+"""
+
+import json
+import pathlib
+import time
+
+import zoo
+from mmkeras.runs import write_json
+
+# Model: (metric, is more better, report's row of the whole model, rows of single modalities, row and metric of chance).
+# A report is what `zoo evaluate` writes; the best of the single modalities is taken.
+MEASURES = {
+    "autoencoder": [
+        ("mse", False, "image from text", [], ("image from text", "mse_of_mean")),
+        ("bleu4", True, "text from image", [], None),
+    ],
+    "captioner": [
+        ("bleu4", True, "text from image", [], ("given another row", "bleu4")),
+        ("exact_match", True, "text from image", [], ("given another row", "exact_match")),
+    ],
+    "conditional_gan": [("r_precision", True, "over the retriever", [], ("over the retriever", "chance"))],
+    "cross_modal": [("mse", False, "image from text", [], ("image from text", "mse_of_mean"))],
+    "dual_encoder": [
+        ("recall@10", True, "image -> text", [], "gallery"),
+        ("recall@10", True, "text -> image", [], "gallery"),
+    ],
+    "fusion_classifier": [("accuracy", True, "image and text", ["image", "text"], ("majority label", "accuracy"))],
+    "multitask": [
+        ("accuracy", True, "category", [], ("category, majority", "accuracy")),
+        ("map", True, "tags", [], ("tags, every tag always", "map")),
+        ("bleu4", True, "caption", [], ("caption, another row's", "bleu4")),
+        ("recall@10", True, "row -> text", [], ("row -> text, by chance", "recall@10")),
+    ],
+    "sentiment": [("mae", False, "image and remark", ["image", "remark"], ("mean of training", "mae"))],
+    "tagger": [("map", True, "image and text", ["image", "text"], ("every tag always", "map"))],
+    "vqa": [
+        ("accuracy", True, "image and question", ["image", "question"],
+         ("most frequent answer to the question", "accuracy")),
+    ],
+}  # fmt: skip
+
+
+def run(out="bench/quality", models=None, seed=0):
+    """Trains and measures models, and returns the table.
+
+    Args:
+        out: folder of the runs and of `quality.json`.
+        models: names; all if None.
+        seed: of the trainings.
+    """
+    out = pathlib.Path(out)
+    path = out / "quality.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in sorted(models or zoo.names(), key=lambda name: name == "conditional_gan"):  # it asks a dual_encoder
+        if name not in found:
+            found[name] = measure(name, out, seed)
+            write_json(path, found)
+    return table(found)
+
+
+def measure(name, out, seed):
+    """One model: `{"report", "parameters", "epochs", "seconds", "bytes"}`."""
+    began = time.monotonic()
+    trained = zoo.train(name, "scenes", out=out / name, overwrite=True, seed=seed, verbose=2)
+    seconds = time.monotonic() - began
+    options = {"subsets": True} if name == "fusion_classifier" else {}
+    if name == "conditional_gan" and (out / "dual_encoder" / "model.keras").exists():
+        options["retriever"] = zoo.load(out / "dual_encoder")
+    report = trained.evaluate("test", **options)
+    servable = trained.export(out / "servables")
+    size = sum(file.stat().st_size for file in servable.rglob("*") if file.is_file())
+    count = trained.model.count_params()
+    return {"report": report, "parameters": count, "epochs": trained.config.epochs, "seconds": seconds, "bytes": size}
+
+
+def table(found):
+    """A Markdown table of what was measured."""
+    lines = [
+        "| model | metric | all | best single | chance | parameters | s an epoch | epochs | SavedModel, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in sorted(found):
+        one = found[name]
+        costs = (
+            f"{one['parameters']:,} | {one['seconds'] / one['epochs']:.0f} | {one['epochs']} | {one['bytes'] / 1e6:.1f}"
+        )
+        for metric, more_is_better, row, singles, chance in MEASURES[name]:
+            if row not in one["report"]:
+                continue
+            cells = [one["report"][row][metric]]
+            alone = [one["report"][single][metric] for single in singles]
+            cells.append((max if more_is_better else min)(alone) if alone else None)
+            if chance == "gallery":
+                cells.append(int(metric.partition("@")[2]) / one["report"][row]["gallery"])
+            else:
+                cells.append(one["report"][chance[0]][chance[1]] if chance else None)
+            said = " | ".join("—" if value is None else f"{value:.3f}" for value in cells)
+            lines.append(f"| `{name}` | {row}: {metric} | {said} | {costs} |")
+            costs = " | | |"
+    return "\n".join(lines)
