@@ -10,7 +10,7 @@ from mmkeras.layers import Pool
 
 mask_of = keras.src.backend.get_keras_mask
 RNG = np.random.default_rng(0)
-IMAGES = {"cnn": (16, 4), "resnet": (1, 32), "flat": (1, 192)}  # tokens and their width, of 8 x 8 x 3 pixels, width=4
+IMAGES = {"cnn": (16, 4), "resnet": (16, 8), "flat": (1, 192)}  # tokens and their width, of 8 x 8 x 3 pixels, width=4
 
 
 def randomize(model):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import zoo
@@ -103,8 +104,7 @@ def test_saved_model_answers_as_this_process_does(name, trained, raw, tmp_path):
 
     seven = calls(run, signatures, raw)
     own = {key: signature(seven[key]) for key, signature in signatures.items()}
-    served = export.in_own_process(path, seven)
-    one = export.in_own_process(path, of_rows(seven, [3]))
+    served, one = export.in_own_process(path, seven, of_rows(seven, [3]))
     order = [4, 0, 6, 2, 5, 1, 3]
     permuted = of_rows(seven, order)
     for key, signature in signatures.items():
@@ -121,7 +121,7 @@ def test_versions_are_numbered_and_a_signature_that_is_not_there_is_told(trained
     run = trained("fusion_classifier")
     paths = [run.export(tmp_path) for _ in range(2)]
     monkeypatch.chdir(tmp_path)  # the process that asks runs elsewhere
-    answer = export.in_own_process("fusion_classifier/1", {"classify": {"text": ["a circle"], "image": [b""]}})
+    (answer,) = export.in_own_process("fusion_classifier/1", {"classify": {"text": ["a circle"], "image": [b""]}})
     assert answer["classify"]["scores"].shape[0] == 1
     assert [path.name for path in paths] == ["1", "2"]
     assert not list((tmp_path / "fusion_classifier").glob(".*"))
@@ -194,3 +194,23 @@ def test_a_run_moves_with_its_data(tmp_path):
     run = zoo.load(there / "runs" / "a")
     assert run.labels == ("blue", "green", "red")
     assert run.evaluate("test")["remark"]["accuracy"] <= 1
+
+
+def test_written_sentences_are_those_of_a_loop_in_python(trained, raw):
+    """Greedy search in the graph, from states, against the whole model asked anew for every word."""
+    from zoo import captioner
+
+    run = trained("captioner")
+    x = run.preprocessor.inputs({"image": tf.constant(raw["image"]), "text": tf.constant([""] * 7)})
+    words = np.zeros((7, run.config.text_length), "int32")
+    for t in range(run.config.text_length):
+        logits = run.model({**x, "text": tf.constant(words)}, training=False)["text"].numpy()[:, t]
+        logits[:, :3] = -np.inf  # padding, [UNK] and [START] are never said
+        word = np.full(7, 3) if t == run.config.text_length - 1 else logits.argmax(-1)
+        ended = (words == 3).any(axis=-1)
+        words[:, t] = np.where(ended, 0, word)
+    remember = captioner.memory_of(run.config, run.model)
+    memory = remember({name: x[name] for name in remember.input})
+    found, _ = captioner.write(run.config, run.model, memory, "greedy")
+    np.testing.assert_array_equal(found[:, 0], words)
+    assert len({tuple(row) for row in words.tolist()}) > 1

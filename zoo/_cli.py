@@ -162,7 +162,7 @@ def _add_run_commands(commands):
     command.add_argument("folder", metavar="RUN")
     command.add_argument("values", nargs="+", metavar="NAME=VALUE", help="image=cat.png text='a red circle'")
     command.add_argument("--signature", default="serving_default")
-    command.add_argument("--out", help="folder for the pictures of an answer (.)", default=".")
+    command.add_argument("--out", help="folder for the pictures, sounds and clips of an answer (.)", default=".")
     command.set_defaults(run=_predict)
 
     command = commands.add_parser("search", help="nearest items of a gallery to a text or a picture")
@@ -221,14 +221,22 @@ def _predict(options):
         raw[name] = [_value(run, name, value)]
     answer = {}
     for name, value in run.predict(options.signature, **raw).items():
-        value = value[0]
+        value = value[0].tolist() if hasattr(value[0], "tolist") else value[0]
+        path = pathlib.Path(options.out, name.removesuffix("_bytes"))
         if isinstance(value, bytes):
-            path = pathlib.Path(options.out, f"{name.removesuffix('_bytes')}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(value)
-            value = str(path)
-        answer[name] = value.tolist() if hasattr(value, "tolist") else value
+            value = _write(path, value)
+        elif isinstance(value, list) and value and isinstance(value[0], bytes):  # the frames of a clip
+            value = [_write(path / f"{i}", frame) for i, frame in enumerate(value)]
+        answer[name] = value
     print(json.dumps(answer, ensure_ascii=False))
+
+
+def _write(path, contents):
+    """Writes a picture or a sound under the ending of its kind and returns the path."""
+    path = path.with_name(path.name + (".wav" if contents.startswith(b"RIFF") else ".png"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(contents)
+    return str(path)
 
 
 def _value(run, name, value):

@@ -213,6 +213,18 @@ def encoder(config, name):
     )
 
 
+def memory(config, inputs, names, width):
+    """The tokens of some modalities beside each other, and which of them count, by a JoinTokens called `memory`."""
+    import keras
+
+    from mmkeras import layers
+
+    presence = keras.ops.take(inputs["presence"], [config.names.index(name) for name in names], axis=1)
+    presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(presence)
+    tokens = [encode(config, name, inputs[name]) for name in names]
+    return layers.JoinTokens(width, name="memory")(tokens, presence)
+
+
 def decode(config, name, latent, width):
     """A latent `(batch, size)` to a modality as it was read, a text as logits of its tokens, by `<name>_decoder`."""
     from mmkeras import decoders

@@ -84,10 +84,7 @@ def build(config):
     from mmkeras import decoders, layers, training
 
     inputs = _inputs.inputs(config)
-    given = keras.ops.take(inputs["presence"], [config.names.index(name) for name in config.sources], axis=1)
-    presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(given)
-    tokens = [_inputs.encode(config, name, inputs[name]) for name in config.sources]
-    memory, counts = layers.JoinTokens(config.width, name="memory")(tokens, presence)
+    memory, counts = _inputs.memory(config, inputs, config.sources, config.width)
     decoder = decoders.caption_decoder(
         memory.shape[1:], config.text_length, config.vocabulary_size, config.decoder, config.width, config.num_layers,
         config.num_heads, config.dropout, "decoder",
@@ -116,9 +113,7 @@ def _discriminator(config):
 
     given = _inputs.inputs(config)
     given.pop(config.target)
-    presence = keras.ops.take(given["presence"], [config.names.index(name) for name in config.sources], axis=1)
-    tokens = [_inputs.encode(config, name, given[name]) for name in config.sources]
-    memory, _ = layers.JoinTokens(config.width, name="memory")(tokens, presence)
+    memory, _ = _inputs.memory(config, given, config.sources, config.width)
     seen = keras.layers.Dense(config.width, name="seen")(layers.Pool("both", name="pool")(memory))
     words = keras.Input((config.text_length, config.vocabulary_size), name="words")
     read = keras.layers.Dense(config.width, use_bias=False, name="word_embedding")(words)
@@ -211,7 +206,7 @@ def evaluate(run, split):
 
     config, model, reader = run.config, run.model, run.preprocessor.reader(run.config.target)
     remember = memory_of(config, model)
-    compiled = tf.function(lambda memory: write(config, model, memory, config.decoding)[0][:, 0])
+    compiled = tf.function(lambda memory: write(config, model, memory, config.decoding)[0][:, 0], autograph=False)
     titles = [f"{config.target} from {' and '.join(config.sources)}", "given another row"]
     said, loss, num_words = {title: [] for title in titles}, 0.0, 0
     for (x,) in run.batches(split):

@@ -91,10 +91,7 @@ def build(config):
     from mmkeras import decoders, layers, training
 
     inputs = _inputs.inputs(config)
-    given = keras.ops.take(inputs["presence"], [config.names.index(name) for name in config.sources], axis=1)
-    presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(given)
-    tokens = [_inputs.encode(config, name, inputs[name]) for name in config.sources]
-    memory, counts = layers.JoinTokens(config.width, name="memory")(tokens, presence)
+    memory, counts = _inputs.memory(config, inputs, config.sources, config.width)
     pooled = layers.Pool("both", name="pool")(memory)
     trunk = keras.layers.Dense(config.width, activation="relu", name="trunk")(pooled)
     trunk = keras.layers.Dropout(config.dropout, name="trunk_dropout")(trunk)

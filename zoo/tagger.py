@@ -54,9 +54,7 @@ def build(config):
     from mmkeras import layers, training
 
     inputs = _inputs.inputs(config)
-    presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(inputs["presence"])
-    tokens = [_inputs.encode(config, name, inputs[name]) for name in config.names]
-    memory, counts = layers.JoinTokens(config.width, name="memory")(tokens, presence)
+    memory, counts = _inputs.memory(config, inputs, config.names, config.width)
     queries = layers.LabelQueries(
         config.num_classes, config.num_queries, config.num_heads, config.dropout, name="queries"
     )

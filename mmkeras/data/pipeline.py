@@ -114,6 +114,7 @@ def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=Non
     rows = rows.batch(batch_size, drop_remainder=drop_remainder)
     fetch = _raw_fetcher(split, preprocessor, training) if arrays is None else None
 
+    @tf.autograph.experimental.do_not_convert
     def load(indices, draw):
         if arrays is None:
             data = preprocessor(fetch(indices, draw))
@@ -147,7 +148,8 @@ def _cached(split, preprocessor, batch_size):
         return None
     fetch = _raw_fetcher(split, preprocessor, training=False)
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
-    dataset = rows.map(lambda i: preprocessor(fetch(i, (0, 0))), num_parallel_calls=tf.data.AUTOTUNE)
+    read = tf.autograph.experimental.do_not_convert(lambda i: preprocessor(fetch(i, (0, 0))))
+    dataset = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     with naming_rows(split, preprocessor):
         parts = list(dataset.as_numpy_iterator())
     arrays = tf.nest.map_structure(lambda *p: tf.constant(np.concatenate(p)), *parts)
@@ -171,7 +173,7 @@ def naming_rows(split, preprocessor):
 
 def _broken_rows(split, preprocessor, names):
     for name in names:
-        decode = tf.function(preprocessor.reader(name))
+        decode = tf.function(preprocessor.reader(name), autograph=False)
         for i, cell in enumerate(split.cells(name)):
             if not cell:
                 continue

@@ -56,29 +56,29 @@ folder, inputs, outputs, calls = sys.argv[1:]
 loaded = tf.saved_model.load(folder)
 answers = {}
 values = np.load(inputs)
-for name in json.loads(calls):
-    function = loaded.signatures[name]
+for call in json.loads(calls):  # "number of the call/signature"
+    function = loaded.signatures[call.partition("/")[2]]
     given = {}
     for key, spec in function.structured_input_signature[1].items():
-        value = values[f"{name}/{key}"]
+        value = values[f"{call}/{key}"]
         given[key] = tf.constant(value.tolist() if spec.dtype == tf.string else value, spec.dtype)
     for key, value in function(**given).items():
         value = value.numpy()
-        answers[f"{name}/{key}"] = value.astype("S") if value.dtype == object else value
+        answers[f"{call}/{key}"] = value.astype("S") if value.dtype == object else value
 assert "mmkeras" not in sys.modules and "zoo" not in sys.modules
 np.savez(outputs, **answers)
 """
 
 
-def in_own_process(folder, calls):
+def in_own_process(folder, *calls):
     """Answers of a SavedModel from a process that imports TensorFlow alone.
 
     Args:
         folder: of the SavedModel.
-        calls: `{signature: {input: list or array}}`.
+        *calls: each `{signature: {input: list or array}}`.
 
     Returns:
-        `{signature: {output: array}}`; strings as bytes.
+        A list with an answer to each call, `{signature: {output: array}}`; strings as bytes.
 
     Raises:
         RuntimeError: with the last line of what the process said, if it failed.
@@ -86,15 +86,19 @@ def in_own_process(folder, calls):
     folder = pathlib.Path(folder).resolve()  # the process runs elsewhere
     with tempfile.TemporaryDirectory() as scratch:
         inputs, outputs = pathlib.Path(scratch, "inputs.npz"), pathlib.Path(scratch, "outputs.npz")
-        flat = {f"{s}/{k}": np.array(_bytes(v)) for s, values in calls.items() for k, v in values.items()}
+        named = {f"{i}/{signature}": values for i, call in enumerate(calls) for signature, values in call.items()}
+        flat = {f"{call}/{key}": np.array(_bytes(v)) for call, values in named.items() for key, v in values.items()}
         # A NumPy byte string loses trailing zeros: pad none of ours, PNG and WAV files do not end in them.
         np.savez(inputs, **flat)
-        command = [sys.executable, "-c", _CLIENT, str(folder), str(inputs), str(outputs), json.dumps(list(calls))]
+        command = [sys.executable, "-c", _CLIENT, str(folder), str(inputs), str(outputs), json.dumps(list(named))]
         done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
         if done.returncode:
             raise RuntimeError(f"{folder} did not answer: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        answers = [{signature: {} for signature in call} for call in calls]
         with np.load(outputs) as file:
-            answers = {s: {k.split("/", 1)[1]: file[k] for k in file.files if k.split("/", 1)[0] == s} for s in calls}
+            for path in file.files:
+                i, signature, key = path.split("/", 2)
+                answers[int(i)][signature][key] = file[path]
     return answers
 
 

@@ -23,7 +23,7 @@ class Signature:
     @functools.cached_property
     def compiled(self):
         """The function as a graph."""
-        return tf.function(self.function, input_signature=[self.inputs])
+        return tf.function(self.function, input_signature=[self.inputs], autograph=False)
 
     def __call__(self, raw):
         """Raw values `{name: list or array}` to NumPy arrays, in this process."""

@@ -34,6 +34,9 @@ class DecodeVideo(keras.layers.Layer):
         self.num_frames = num_frames
         self.picture = DecodeImage(size, channels, resize)
 
+    def build(self, clips_shape):
+        self.picture.build(clips_shape)  # Keras warns at loading of a layer inside that was never built
+
     def call(self, clips):
         shape = (self.num_frames, *self.picture.size, self.picture.channels)
         return tf.map_fn(self._one, clips, fn_output_signature=tf.TensorSpec(shape, tf.float32), parallel_iterations=16)

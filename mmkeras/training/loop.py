@@ -35,7 +35,8 @@ def fit(model, epoch_batches, epochs, start=0, validation=None, callbacks=(), ve
         ValueError: if the first batch holds NaN or pixels outside 0..1.
         FloatingPointError: if the loss is no longer a finite number.
     """
-    train_step, test_step = tf.function(model.train_step), tf.function(model.test_step)
+    # Without autograph: nothing here branches on a tensor, and converting all of Keras doubles the wait for step one.
+    train_step, test_step = (tf.function(f, autograph=False) for f in (model.train_step, model.test_step))
     steps = int(epoch_batches(start).cardinality()) if start < epochs else 0
     history = keras.callbacks.History()
     callbacks = keras.callbacks.CallbackList(
