@@ -3,3 +3,11 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+# These take longest. Two processes share the files out in this order: a long one that came last would run alone.
+LONGEST = ["test_zoo", "test_export", "test_tasks", "test_sound_and_clips", "test_runs", "test_tfds", "test_captions"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
