@@ -83,7 +83,8 @@ def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_pa
     rows = [line.split() for line in said.splitlines()[:5]]
     code, *_ = run(capsys, "export", str(searchable), "--to", str(tmp_path), "--index", str(shoes), "--top-k", "5")
     assert code == 0
-    (answers,) = export.in_own_process(tmp_path / "dual_encoder" / "1", {"search": {"title": ["red shoe"]}})
+    with export.own_process() as ask:
+        (answers,) = ask(tmp_path / "dual_encoder" / "1", {"search": {"title": ["red shoe"]}})
     answer = answers["search"]
     scores = [float(score) for score, _ in rows]
     assert scores == pytest.approx(answer["scores"][0].tolist(), abs=1e-4)

@@ -56,6 +56,13 @@ def raw():
     return values
 
 
+@pytest.fixture(scope="module")
+def ask():
+    """Asks SavedModels in a process that imports TensorFlow alone."""
+    with export.own_process() as function:
+        yield function
+
+
 def calls(run, signatures, raw):
     """Arguments of every signature."""
     num_rows = len(raw["text"])
@@ -90,7 +97,7 @@ def assert_equal(answer, expected, exact=True):
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_saved_model_answers_as_this_process_does(name, trained, raw, tmp_path):
+def test_saved_model_answers_as_this_process_does(name, trained, ask, raw, tmp_path):
     run = trained(name)
     index = {"index": "scenes:64", "k": 3} if name == "dual_encoder" else {}
     path = run.export(tmp_path, **index)
@@ -104,7 +111,7 @@ def test_saved_model_answers_as_this_process_does(name, trained, raw, tmp_path):
 
     seven = calls(run, signatures, raw)
     own = {key: signature(seven[key]) for key, signature in signatures.items()}
-    served, one = export.in_own_process(path, seven, of_rows(seven, [3]))
+    served, one = ask(path, seven, of_rows(seven, [3]))
     order = [4, 0, 6, 2, 5, 1, 3]
     permuted = of_rows(seven, order)
     for key, signature in signatures.items():
@@ -117,16 +124,25 @@ def test_saved_model_answers_as_this_process_does(name, trained, raw, tmp_path):
         )
 
 
-def test_versions_are_numbered_and_a_signature_that_is_not_there_is_told(trained, tmp_path, monkeypatch):
+def test_versions_are_numbered_and_a_signature_that_is_not_there_is_told(trained, ask, tmp_path, monkeypatch):
     run = trained("fusion_classifier")
     paths = [run.export(tmp_path) for _ in range(2)]
     monkeypatch.chdir(tmp_path)  # the process that asks runs elsewhere
-    (answer,) = export.in_own_process("fusion_classifier/1", {"classify": {"text": ["a circle"], "image": [b""]}})
+    (answer,) = ask("fusion_classifier/1", {"classify": {"text": ["a circle"], "image": [b""]}})
     assert answer["classify"]["scores"].shape[0] == 1
     assert [path.name for path in paths] == ["1", "2"]
     assert not list((tmp_path / "fusion_classifier").glob(".*"))
-    with pytest.raises(RuntimeError, match="did not answer"):
-        export.in_own_process(paths[1], {"nowhere": {"text": [""]}})
+    with pytest.raises(RuntimeError, match="did not answer: KeyError: 'nowhere'"):
+        ask(paths[1], {"nowhere": {"text": [""]}})
+    (again,) = ask(paths[1], {"classify": {"text": ["a circle"], "image": [b""]}})
+    np.testing.assert_array_equal(again["classify"]["scores"], answer["classify"]["scores"])
+
+
+def test_a_process_that_ended_is_told(tmp_path, monkeypatch):
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('no TensorFlow here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with export.own_process() as ask, pytest.raises(RuntimeError, match="did not answer: ImportError: no TensorFlow"):
+        ask(tmp_path, {"serving_default": {"text": ["a"]}})
 
 
 def test_the_same_text_draws_the_same_picture_and_another_seed_another(trained):

@@ -30,7 +30,8 @@ def quickstart(out="quickstart", overwrite=False, verbose=1):
     path = run.export(out / "servables")
     split = data.open("scenes").test
     raw = {"image": split.cells("image")[:3], "text": split.cells("text")[:3]}
-    (served,) = export.in_own_process(path, {"serving_default": raw, "encode_text": {"text": raw["text"]}})
+    with export.own_process() as ask:
+        (served,) = ask(path, {"serving_default": raw, "encode_text": {"text": raw["text"]}})
     own = run.signatures["serving_default"]({name: list(values) for name, values in raw.items()})
     gap = float(np.abs(served["serving_default"]["embedding"] - own["embedding"]).max())
     said = [text.decode() for text in served["serving_default"]["text"]]

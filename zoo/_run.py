@@ -81,6 +81,12 @@ class Run:
         """Batches of a split as the model takes them, not shuffled."""
         return sources.batches(split, self.preprocessor, batch_size or self.config.batch_size, training=False)
 
+    @functools.cached_property
+    def outputs(self):
+        """Function from a batch of the model's inputs to its outputs, as it predicts, in a graph."""
+        specs = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in self.model.input.items()}
+        return tf.function(lambda x: self.model(x, training=False), input_signature=[specs], autograph=False)
+
     def evaluate(self, split="test", data=None, columns=None, skip_bad=False, **options):
         """The model's metrics on a split; they and the figures are written into the run folder.
 
@@ -162,12 +168,10 @@ class Run:
         """Embeddings `(rows, dim)` of one modality: of a Split's column, or of a list of texts."""
         signature = self.signatures[f"encode_{name}"]
         if isinstance(values, list):
-            values = np.array(values, dtype=object)
-            parts = [values[i : i + 256] for i in range(0, len(values), 256)]
-            batches = ({name: tf.convert_to_tensor(part, signature.inputs[name].dtype)} for part in parts)
+            batches = ({name: values[i : i + 256]} for i in range(0, len(values), 256))
         else:
             batches = sources.raw_batches(values, [name], 256)
-        return np.concatenate([signature.compiled(batch)["embedding"].numpy() for batch in batches])
+        return np.concatenate([signature(batch)["embedding"] for batch in batches])
 
     def embed_pixels(self, name, pixels):
         """Embeddings of decoded pictures `(rows, height, width, channels)` in 0..1, resized as need be."""
@@ -276,16 +280,13 @@ class Run:
             id_column, columns: see `search`.
             k: number of items that `search` gives.
         """
-        signatures, tracked = dict(self.signatures), [self.model, self.preprocessor.inputs]
-        if self.preprocessor.targets:
-            tracked.append(self.preprocessor.targets)
+        signatures = dict(self.signatures)
         if index is not None:
             ask, gallery, split, ids = self._index(index, id_column, columns)
             with sources.naming_rows(split, self.preprocessor):
                 embedded = exporting.SearchIndex(self.embed(gallery, split), ids)
             signatures["search"] = exporting.search_signature(embedded, self.signatures[f"encode_{ask}"], k)
-            tracked.append(embedded)
-        return exporting.export(pathlib.Path(to, self.name), signatures, tracked)
+        return exporting.export(pathlib.Path(to, self.name), signatures, self.preprocessor.tables)
 
 
 def load(path, needs_model=True):

@@ -162,7 +162,7 @@ def evaluate(run, split):
             seen.setdefault(name, []).append(x[name].numpy())
         for subset in subsets:
             mask = np.array([name in subset for name in names], "float32")
-            outputs = run.model({**x, "presence": x["presence"] * mask}, training=False)
+            outputs = run.outputs({**x, "presence": x["presence"] * mask})
             for name in names:
                 value = outputs[name].numpy()
                 value = value.argmax(-1) if config.modalities[name] == "text" else value
@@ -191,6 +191,6 @@ def figures(run, split, num_rows=8):
         masks.update({name: np.array([other == name for other in names]) for name in names})
     columns = {"input": run.show(x)}
     for given, mask in masks.items():
-        outputs = run.model({**x, "presence": x["presence"] * mask.astype("float32")}, training=False)
+        outputs = run.outputs({**x, "presence": x["presence"] * mask.astype("float32")})
         columns[f"from {given}"] = run.show(outputs, decoded=True)
     return {"reconstructions": plots.table(columns)}

@@ -107,7 +107,7 @@ def evaluate(run, split):
     target, true, predicted = run.config.target, [], []
     is_text = run.config.modalities[target] == "text"
     for x, y in run.batches(split):
-        output = run.model(x, training=False)[target].numpy()
+        output = run.outputs(x)[target].numpy()
         predicted.append(output.argmax(-1) if is_text else output)
         true.append(y[target].numpy())
     report = run.compare(target, np.concatenate(true), np.concatenate(predicted))
@@ -119,7 +119,7 @@ def figures(run, split, num_rows=8):
     from mmkeras import plots
 
     x, y = next(iter(run.batches(split, batch_size=num_rows)))
-    outputs = run.model(x, training=False)
+    outputs = run.outputs(x)
     target = run.config.target
     columns = {
         "given": run.show(x, run.config.sources),

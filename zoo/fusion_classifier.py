@@ -132,7 +132,7 @@ def evaluate(run, split, subsets=False):
         labels.append(y["label"].numpy())
         for subset in chosen:
             mask = np.array([name in subset for name in names], "float32")
-            logits[subset].append(run.model({**x, "presence": x["presence"] * mask}, training=False)["label"].numpy())
+            logits[subset].append(run.outputs({**x, "presence": x["presence"] * mask})["label"].numpy())
     labels, report = np.concatenate(labels), {}
     for subset in reversed(chosen):
         scores = np.concatenate(logits[subset])
@@ -154,9 +154,7 @@ def figures(run, split):
 
     from mmkeras import metrics, plots
 
-    pairs = [
-        (y["label"].numpy(), run.model(x, training=False)["label"].numpy().argmax(-1)) for x, y in run.batches(split)
-    ]
+    pairs = [(y["label"].numpy(), run.outputs(x)["label"].numpy().argmax(-1)) for x, y in run.batches(split)]
     labels, predicted = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     matrix = metrics.confusion(labels, predicted, run.config.num_classes)
     return {"confusion": plots.confusion(matrix, run.preprocessor.reader("label").vocabulary)}

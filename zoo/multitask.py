@@ -191,18 +191,20 @@ def signatures(config, model, preprocessor):
 def evaluate(run, split):
     """Each head by its own metrics, beside what is had without looking: the majority, every tag, a random order."""
     import numpy as np
+    import tensorflow as tf
 
     from mmkeras import metrics
 
     config, parts = run.config, {}
+    write = tf.function(lambda x: captions(config, run.model, x)[0], autograph=False, reduce_retracing=True)
     for batch in run.batches(split):
         x, y = batch[0], batch[1] if len(batch) > 1 else {}
-        outputs = run.model(x, training=False)
+        outputs = run.outputs(x)
         for name in ("label", "tags"):
             if name in outputs:
                 parts.setdefault(f"true {name}", []).append(y[name].numpy())
         if "caption" in config.heads:
-            parts.setdefault("written", []).append(captions(config, run.model, x)[0].numpy())
+            parts.setdefault("written", []).append(write(x).numpy())
             parts.setdefault("words", []).append(x[config.text].numpy())
         for name in ("label", "tags", "embedding", f"{config.text}_embedding"):
             if name in outputs:
@@ -238,7 +240,7 @@ def figures(run, split, num_rows=8):
     config = run.config
     rows = split.take(np.linspace(0, len(split) - 1, min(num_rows, len(split))).astype(int))
     x = next(iter(run.batches(rows, batch_size=num_rows)))[0]
-    outputs = run.model(x, training=False)
+    outputs = run.outputs(x)
     columns = {"input": run.show(x, config.sources)}
     if "category" in config.heads:
         labels = run.preprocessor.reader("label").vocabulary

@@ -193,7 +193,7 @@ def evaluate(run, split):
         true.append(y["polarity"].numpy())
         for given in (tuple(names), *((name,) for name in names)):
             mask = np.array([name in given for name in names], "float32")
-            outputs = run.model({**x, "presence": x["presence"] * mask}, training=False)
+            outputs = run.outputs({**x, "presence": x["presence"] * mask})
             said.setdefault(given, []).append(outputs["polarity"].numpy())
     said, true = {given: np.concatenate(parts) for given, parts in said.items()}, np.concatenate(true)
     if config.task == "classification":

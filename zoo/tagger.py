@@ -114,7 +114,7 @@ def _shares(run, split, given=None):
     mask = np.array([given is None or name in given for name in names], "float32")
     tags, shares = [], []
     for x, y in run.batches(split):
-        logits = run.model({**x, "presence": x["presence"] * mask}, training=False)["tags"].numpy()
+        logits = run.outputs({**x, "presence": x["presence"] * mask})["tags"].numpy()
         tags.append(y["tags"].numpy())
         shares.append(1 / (1 + np.exp(-logits)))
     return np.concatenate(tags), np.concatenate(shares)
@@ -155,7 +155,7 @@ def figures(run, split, num_rows=8):
     config = run.config
     rows = split.take(np.linspace(0, len(split) - 1, min(num_rows, len(split))).astype(int))
     x, y = next(iter(run.batches(rows, batch_size=num_rows)))
-    outputs = {name: value.numpy() for name, value in run.model(x, training=False).items()}
+    outputs = {name: value.numpy() for name, value in run.outputs(x).items()}
 
     def named(marks):
         return [[", ".join(tag for tag, mark in zip(run.labels, row, strict=True) if mark > 0)] for row in marks]

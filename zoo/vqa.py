@@ -227,7 +227,7 @@ def evaluate(run, split):
     right = {title: [] for title in masks}
     for x, y in run.batches(split):
         for title, mask in masks.items():
-            outputs = run.model({**x, "presence": x["presence"] * mask.astype("float32")}, training=False)
+            outputs = run.outputs({**x, "presence": x["presence"] * mask.astype("float32")})
             right[title].append(outputs["answer"].numpy().argmax(-1) == y["answer"].numpy())
     right = {title: np.concatenate(parts) for title, parts in right.items()}
     report = {title: {"accuracy": float(hits.mean()), "questions": len(hits)} for title, hits in right.items()}
@@ -263,7 +263,7 @@ def figures(run, split, num_rows=8):
 
     rows = split.take(np.linspace(0, len(split) - 1, min(num_rows, len(split))).astype(int))
     x, y = next(iter(run.batches(rows, batch_size=num_rows)))
-    outputs = run.model(x, training=False)
+    outputs = run.outputs(x)
     pictures = x[run.config.picture].numpy()
     grid = run.model.get_layer(f"{run.config.picture}_encoder").get_layer("tokens").input.shape[1:3]
     maps = outputs["attention"].numpy().reshape(-1, *grid)

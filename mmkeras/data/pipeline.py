@@ -45,6 +45,7 @@ class Preprocessor:
     augment: Callable | None = None
     vocabulary_size: int | None = None
     fitted: object = dataclasses.field(default_factory=object, repr=False, compare=False)  # new after every `adapt`
+    _graph: tuple = dataclasses.field(default=(None, None), init=False, repr=False, compare=False)
 
     @property
     def input_names(self):
@@ -68,6 +69,12 @@ class Preprocessor:
         layers = [node.operation for tensor in tensors for node in tensor._keras_history.operation._outbound_nodes]
         return next(layer for layer in layers if not isinstance(layer, raw_presence.RawPresence))
 
+    @property
+    def tables(self):
+        """The look-up tables of its vocabularies."""
+        readers = [self.reader(name) for name in self.input_names + self.target_names]
+        return [reader.table for reader in readers if getattr(reader, "table", None) is not None]
+
     def __call__(self, raw):
         """Raw values `{name: (batch, ...)}` to `(inputs, targets)`; to inputs alone where there are no targets.
 
@@ -78,6 +85,13 @@ class Preprocessor:
             return (x,)
         has_targets = all(name in raw for name in self.target_names)
         return x, self.targets({name: raw[name] for name in self.target_names}) if has_targets else None
+
+    @property
+    def graph(self):
+        """`__call__` as a graph, traced once for all splits, and anew after another fit, whose tables are others."""
+        if self._graph[0] is not self.fitted:
+            self._graph = self.fitted, tf.function(self.__call__, autograph=False, reduce_retracing=True)
+        return self._graph[1]
 
 
 def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False):
@@ -117,7 +131,7 @@ def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=Non
     @tf.autograph.experimental.do_not_convert
     def load(indices, draw):
         if arrays is None:
-            data = preprocessor(fetch(indices, draw))
+            data = preprocessor.graph(fetch(indices, draw))
         else:
             data = tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
         if training and preprocessor.augment:
@@ -148,7 +162,7 @@ def _cached(split, preprocessor, batch_size):
         return None
     fetch = _raw_fetcher(split, preprocessor, training=False)
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
-    read = tf.autograph.experimental.do_not_convert(lambda i: preprocessor(fetch(i, (0, 0))))
+    read = tf.autograph.experimental.do_not_convert(lambda i: preprocessor.graph(fetch(i, (0, 0))))
     dataset = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     with naming_rows(split, preprocessor):
         parts = list(dataset.as_numpy_iterator())

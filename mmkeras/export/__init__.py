@@ -2,7 +2,7 @@
 
 from mmkeras.export.decoding import beam_search, nucleus_sample
 from mmkeras.export.index import SearchIndex, search_signature
-from mmkeras.export.saved_model import export, in_own_process
+from mmkeras.export.saved_model import export, own_process
 from mmkeras.export.signatures import Signature, encode_png, encode_signature, raw_specs, readable, submodel
 
 __all__ = [
@@ -12,8 +12,8 @@ __all__ = [
     "encode_png",
     "encode_signature",
     "export",
-    "in_own_process",
     "nucleus_sample",
+    "own_process",
     "raw_specs",
     "readable",
     "search_signature",

@@ -22,13 +22,17 @@ class Signature:
 
     @functools.cached_property
     def compiled(self):
-        """The function as a graph."""
-        return tf.function(self.function, input_signature=[self.inputs], autograph=False)
+        """The function as a graph with an argument an input, in the order of `inputs`, as a SavedModel wants it."""
+
+        def call(*values):
+            return self.function(dict(zip(self.inputs, values, strict=True)))
+
+        return tf.function(call, input_signature=list(self.inputs.values()), autograph=False)
 
     def __call__(self, raw):
         """Raw values `{name: list or array}` to NumPy arrays, in this process."""
-        tensors = {name: tf.convert_to_tensor(raw[name], spec.dtype) for name, spec in self.inputs.items()}
-        return {name: value.numpy() for name, value in self.compiled(tensors).items()}
+        tensors = [tf.convert_to_tensor(raw[name], spec.dtype) for name, spec in self.inputs.items()]
+        return {name: value.numpy() for name, value in self.compiled(*tensors).items()}
 
 
 def raw_specs(preprocessor, names=None):
