@@ -199,6 +199,7 @@ def test_data_check_finds_every_fault_and_says_so_by_its_exit_code(capsys, shoes
     assert "there is no file" in said
     assert "faulty.csv, row 63: expected UTF-8, got other bytes" in said
     assert "label: empty in 1 rows" in said
+    assert "skipped cannot be read at all" in said
     assert run(capsys, "data", "check", str(shoes), *columns)[0] == 0
 
 

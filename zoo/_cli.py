@@ -295,6 +295,8 @@ def _data(options):
         source, all_read = data.open(options.source, options.columns, skip_bad=True), False
     lines, num_bad = data.report(source, options.modalities)
     print("\n".join(lines))
+    if not all_read:
+        print("The rows named above as skipped cannot be read at all; they are not among the counted.")
     return 0 if all_read and not num_bad else 1
 
 
