@@ -1,14 +1,10 @@
 """How the tests run: TensorFlow without its greetings, two processes on two cores, the longest files first."""
 
-import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Two processes share two cores: a second thread in one would only take turns with the other process.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-# Models and graphs are made of many small objects. Python's default of a look at all of them every so often takes a
-# seventh of the tests' time; this looks as thoroughly, less often.
-gc.set_threshold(100_000, 20, 10)
 
 # These take longest. Two processes share the files out in this order: a long one that came last would run alone.
 LONGEST = ["test_zoo", "test_export", "test_tasks", "test_sound_and_clips", "test_runs", "test_tfds", "test_captions"]
