@@ -263,3 +263,12 @@ def test_gradient_penalty_pulls_a_critic_to_slope_one():
     np.testing.assert_allclose(
         outer.gradient(penalty, critic.kernel)[:, 0], 2 * (length - 1) * np.full(3, 2 / length), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_tags_are_summed_not_averaged(smoothing):
+    random = np.random.default_rng(0)
+    tags, logits = random.integers(0, 2, (5, 7)).astype("float32"), random.normal(size=(5, 7)).astype("float32")
+    shares, wanted = 1 / (1 + np.exp(-logits)), tags * (1 - smoothing) + smoothing / 2
+    expected = -(wanted * np.log(shares) + (1 - wanted) * np.log(1 - shares)).sum(axis=1).mean()
+    assert float(losses.TagsCrossentropy(smoothing)(tags, logits)) == pytest.approx(expected, rel=1e-5)

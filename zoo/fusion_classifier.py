@@ -85,7 +85,7 @@ def objective(config):
     from mmkeras import losses
 
     if config.labels == "many":
-        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+        loss = losses.TagsCrossentropy(config.label_smoothing)
         metric = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
     else:
         loss = losses.LabelCrossentropy(config.label_smoothing)

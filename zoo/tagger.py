@@ -1,8 +1,9 @@
 """Tagging: any modalities to several tags.
 
 The tokens of all modalities, beside each other, are a memory; learned queries look at it, and each tag is told from
-what its query saw (ML-Decoder, Ridnik 2023, after Query2Label, Liu 2021). Each tag has a threshold of its own, the
-one that gives it the highest F1 on the validation split; `zoo.train` finds it after the last epoch.
+what its query saw (ML-Decoder, Ridnik 2023, after Query2Label, Liu 2021) and from the memory's mean. Each tag has a
+threshold of its own, the one that gives it the highest F1 on the validation split; `zoo.train` finds it after the last
+epoch.
 
 Inputs: the modalities, and `presence`. Outputs: `tags`, logits `(batch, num_classes)`; `predicted`, zeros and ones;
 `attention (batch, num_classes, places)`.
@@ -59,6 +60,8 @@ def build(config):
         config.num_classes, config.num_queries, config.num_heads, config.dropout, name="queries"
     )
     logits, attention = queries(memory, counts)
+    whole = layers.Pool("mean", name="whole")(memory, mask=counts > 0)
+    logits = logits + keras.layers.Dense(config.num_classes, name="whole_logits")(whole)
     outputs = {
         "tags": keras.layers.Identity(name="tags")(logits),
         "predicted": layers.Thresholds(name="predicted")(logits),
@@ -69,10 +72,9 @@ def build(config):
 
 def objective(config):
     """Cross-entropy of every tag."""
-    import keras
+    from mmkeras import losses
 
-    loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
-    return {"loss": {"tags": loss}}
+    return {"loss": {"tags": losses.TagsCrossentropy(config.label_smoothing)}}
 
 
 def calibrate(run, split):

@@ -2,7 +2,7 @@
 
 from mmkeras.losses.adversarial import ADVERSARIAL_LOSSES, gaussian_kl, generator_loss, gradient_penalty
 from mmkeras.losses.alignment import correlation, moment_discrepancy, overlap, pair_distance
-from mmkeras.losses.classification import LabelCrossentropy
+from mmkeras.losses.classification import LabelCrossentropy, TagsCrossentropy
 from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, triplet
 from mmkeras.losses.reconstruction import pixel_bce, pixel_mse, token_cross_entropy, vector_mse
 
@@ -10,6 +10,7 @@ __all__ = [
     "ADVERSARIAL_LOSSES",
     "CONTRASTIVE_LOSSES",
     "LabelCrossentropy",
+    "TagsCrossentropy",
     "clip",
     "correlation",
     "gaussian_kl",

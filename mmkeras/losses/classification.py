@@ -26,3 +26,27 @@ class LabelCrossentropy(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class TagsCrossentropy(keras.losses.Loss):
+    """Cross-entropy of zeros and ones `(batch, tags)` with logits, summed over the tags.
+
+    Not their mean: of thousands of tags a few are on, and their gradients, divided by the number of tags, would vanish
+    beside Adam's epsilon.
+
+    Args:
+        label_smoothing: how far the targets are moved towards one half.
+    """
+
+    def __init__(self, label_smoothing=0.0, name="tags_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, tags, logits):
+        smoothing = self.label_smoothing
+        mean = keras.losses.binary_crossentropy(tags, logits, from_logits=True, label_smoothing=smoothing)
+        return mean * logits.shape[-1]
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
