@@ -45,7 +45,7 @@ def contents(folder):
 # Resuming
 
 _CHILD = """
-import shutil, sys, zoo
+import sys, zoo
 from mmkeras.runs import RunFolder
 
 out, what = sys.argv[1:]
@@ -57,17 +57,24 @@ models = {
 }
 save = RunFolder.save_checkpoint
 
-def save_and_copy(folder, model, epoch, history):
-    if (what, epoch) == ("train", 3):  # what lies there when the power fails in the third epoch
-        shutil.copytree(folder.path, f"{out}/{name}-stopped")
+def interrupted(folder, model, epoch, history):
+    if epoch == 3:
+        raise KeyboardInterrupt
     save(folder, model, epoch, history)
 
-RunFolder.save_checkpoint = save_and_copy
 for name, own in models.items():
+    options = {**common, **own}
     if what == "resume":
         zoo.train(name, out=f"{out}/{name}-stopped", resume=True, verbose=0)
+        continue
+    zoo.train(name, "scenes:32", out=f"{out}/{name}-whole", **options)
+    RunFolder.save_checkpoint = interrupted
+    try:
+        zoo.train(name, "scenes:32", out=f"{out}/{name}-stopped", **options)
+    except KeyboardInterrupt:
+        RunFolder.save_checkpoint = save
     else:
-        zoo.train(name, "scenes:32", out=f"{out}/{name}-whole", **common, **own)
+        raise SystemExit("the run was not stopped")
 """
 
 
