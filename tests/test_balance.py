@@ -120,6 +120,14 @@ def test_a_tag_that_validation_lacks_gets_the_common_threshold():
     assert metrics.best_thresholds(labels, scores).tolist() == pytest.approx([0.55, 0.55])
 
 
+def test_a_rare_tag_gets_the_common_threshold():
+    labels = np.array([[1, 0], [1, 0], [0, 0], [0, 1]])
+    scores = np.array([[0.9, 0.2], [0.8, 0.1], [0.3, 0.1], [0.1, 0.15]])
+    own, common = (metrics.best_thresholds(labels, scores, min_count=n).tolist() for n in (1, 2))
+    assert own == pytest.approx([0.55, 0.125])
+    assert common == pytest.approx([0.55, 0.55])
+
+
 @pytest.mark.parametrize(("num_labels", "num_queries"), [(3, 10), (7, 3), (8, 4)])
 def test_neighbouring_labels_share_a_query(num_labels, num_queries):
     random = np.random.default_rng(0)

@@ -127,6 +127,27 @@ def test_every_retrieval_loss_trains_in_a_graph(tmp_path, loss):
     assert ("similarity_scale" in run.model.output) == (loss in ("clip", "siglip"))
 
 
+def test_encoders_begin_with_the_weights_of_another_run(tmp_path):
+    options = {"preset": "tiny", "text_encoder": "bag", "epochs": 1, "verbose": 0}
+    tagged = zoo.train("tagger", "scenes:16", out=tmp_path / "tags", **options)
+    warm = {**options, "learning_rate": 1e-12, "warm_start": tmp_path / "tags"}
+    run = zoo.train("fusion_classifier", "scenes:16", out=tmp_path / "run", **warm)
+    for name in ("image", "text"):  # not the averages of batch norm, which training moves whatever the rate
+        own, other = (one.model.get_layer(f"{name}_encoder").trainable_weights for one in (run, tagged))
+        for one, two in zip(own, other, strict=True):
+            np.testing.assert_allclose(one.numpy(), two.numpy(), atol=1e-7)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["warm_start"] == "path:../tags"
+
+    run.preprocessor.reader("text").set_vocabulary(["other", "words"])
+    assert _train.warm_start_encoders(run, tagged).endswith("`image`. Not: `text` (its vocabulary is another).")
+    said = r"`image` \(its encoder is another\), `remark` \(the other run has no text of that name\)"
+    with pytest.raises(ValueError, match=said):
+        zoo.train("sentiment", "scenes:16", out=tmp_path / "wider", image_width=4, **warm)
+    assert not (tmp_path / "wider").exists()
+    with pytest.raises(ValueError, match="--resume and --warm-start"):
+        zoo.train("tagger", "scenes:16", out=tmp_path / "tags", resume=True, warm_start=tmp_path / "run")
+
+
 def test_a_run_is_either_resumed_or_replaced(tmp_path):
     with pytest.raises(ValueError, match="Expected one of --resume and --overwrite"):
         zoo.train("autoencoder", "scenes:64", out=tmp_path / "run", resume=True, overwrite=True)

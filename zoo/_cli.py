@@ -104,6 +104,7 @@ def _add_train(commands, name):
     command.add_argument("--deterministic", action="store_true", help="equal runs to the last bit, slower")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     command.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    command.add_argument("--warm-start", metavar="RUN", help="run whose encoders this one's begin with")
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
     hyperparameters = command.add_argument_group("hyperparameters")
@@ -137,7 +138,7 @@ def _train(options):
         from zoo import _train
     _train.train(
         options.model, options.data, options.out, options.preset, options.columns, options.skip_bad, options.seed,
-        options.deterministic, options.resume, options.overwrite,
+        options.deterministic, options.resume, options.overwrite, options.warm_start,
         2 if options.quiet or not sys.stdout.isatty() else 1, **hyperparameters,
     )  # fmt: skip
 

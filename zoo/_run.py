@@ -41,6 +41,7 @@ class Run:
         self.preprocessor = None
         self.data = None
         self.columns = {}
+        self.warm_start = None
 
     def __repr__(self):
         return f"<Run of {self.name} in {self.path}>"
@@ -302,7 +303,7 @@ def load(path, needs_model=True):
     run = Run(folder.path, saved["model"], config, **options)
     kind, _, rest = saved["data"].partition(":")
     run.data = os.path.normpath(folder.path / rest) if kind == "path" else saved["data"]
-    run.columns = saved["columns"]
+    run.columns, run.warm_start = saved["columns"], saved.get("warm_start")
     inputs, targets = folder.load_model("preprocess"), folder.load_model("targets")
     run.preprocessor = sources.Preprocessor(inputs, targets, run.module.augment(config))
     if needs_model:

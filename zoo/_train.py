@@ -24,7 +24,7 @@ from zoo._run import Run, load, usable
 
 def train(
     name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
-    overwrite=False, verbose=1, **hyperparameters,
+    overwrite=False, warm_start=None, verbose=1, **hyperparameters,
 ):  # fmt: skip
     """Trains a model on a source and writes the run folder.
 
@@ -39,6 +39,7 @@ def train(
         deterministic: whether two runs of one seed are to be equal to the last bit (slower).
         resume: go on with the run in `out` from its last checkpoint; only `epochs` may be changed.
         overwrite: replace the run in `out`.
+        warm_start: folder of another run: encoders of the same name and shape begin with its weights.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
         **hyperparameters: of the model.
 
@@ -51,6 +52,8 @@ def train(
     """
     if resume and overwrite:
         raise ValueError("Expected one of --resume and --overwrite: go on with the run, or replace it. Received: both.")
+    if resume and warm_start is not None:
+        raise ValueError("A run is resumed from its own checkpoint. Received: --resume and --warm-start.")
     folder = RunFolder(out or pathlib.Path("runs", name))
     training.set_seed(seed, deterministic)
     if resume:
@@ -62,10 +65,15 @@ def train(
         config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns))
         source = sources.open(data, columns, skip_bad)
         run = Run(folder.path, name, config, preset=preset, seed=seed, skip_bad=skip_bad, deterministic=deterministic)
+        run.warm_start = None if warm_start is None else str(warm_start)
         run.source, run.data, run.columns = source, str(data), dict(columns or {})
         train_split = _fit_preprocessor(run)
         validation = usable(run, source.split("validation"))
     _build_model(run, len(train_split))
+    if warm_start is not None and not resume:
+        said = warm_start_encoders(run, load(warm_start))
+        if verbose:
+            print(said)
     for split in (train_split, validation):
         run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
     if not resume:
@@ -167,6 +175,7 @@ def _write_start(run, folder):
             "skip_bad": run.skip_bad,
             "seed": run.seed,
             "deterministic": run.deterministic,
+            "warm_start": run.warm_start and relative(run.warm_start, folder.path),
             "versions": {"mmkeras": mmkeras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         }
     )
@@ -197,6 +206,46 @@ def _build_model(run, num_rows):
         run.model.optimizer.build(run.model.trainable_variables)
     if getattr(config, "word_vectors", None):
         _load_word_vectors(run)
+
+
+def warm_start_encoders(run, other):
+    """Gives a run's encoders the weights of another run's: those of the same name, and of the same words if a text's.
+
+    Args:
+        run: the Run about to be trained.
+        other: the trained Run.
+
+    Returns:
+        A line that says which encoders begin with the other's weights, and why others do not.
+
+    Raises:
+        ValueError: if none does.
+    """
+    reasons = {name: _unlike(run, other, name) for name in run.config.names}
+    taken = [f"`{name}`" for name, why in reasons.items() if why is None]
+    left = ", ".join(f"`{name}` ({why})" for name, why in reasons.items() if why)
+    if not taken:
+        raise ValueError(f"No encoder can begin with the weights of {other.path}: {left}.")
+    for name, why in reasons.items():
+        if why is None:
+            weights = other.model.get_layer(f"{name}_encoder").get_weights()
+            run.model.get_layer(f"{name}_encoder").set_weights(weights)
+    said = f"Encoders that begin with the weights of {other.path}: {', '.join(taken)}."
+    return f"{said} Not: {left}." if left else said
+
+
+def _unlike(run, other, name):
+    """Why a modality's encoder cannot take the weights of another run's; or None."""
+    kind, layer = run.config.modalities[name], f"{name}_encoder"
+    if other.config.modalities.get(name) != kind:
+        return f"the other run has no {kind} of that name"
+    for each in (run, other):
+        if layer not in {one.name for one in each.model.layers}:
+            return f"{each.name} has no encoder for it"
+    if kind == "text" and len({tuple(each.preprocessor.reader(name).vocabulary) for each in (run, other)}) > 1:
+        return "its vocabulary is another"
+    shapes = [[weight.shape for weight in each.model.get_layer(layer).weights] for each in (run, other)]
+    return None if shapes[0] == shapes[1] else "its encoder is another"
 
 
 def _fit_model(run, folder, split, validation, verbose):

@@ -3,7 +3,7 @@
 The tokens of all modalities, beside each other, are a memory; learned queries look at it, and each tag is told from
 what its query saw (ML-Decoder, Ridnik 2023, after Query2Label, Liu 2021) and from the memory's mean. Each tag has a
 threshold of its own, the one that gives it the highest F1 on the validation split; `zoo.train` finds it after the last
-epoch.
+epoch. Tags that are rare there share one threshold: a few examples fit any.
 
 Inputs: the modalities, and `presence`. Outputs: `tags`, logits `(batch, num_classes)`; `predicted`, zeros and ones;
 `attention (batch, num_classes, places)`.
@@ -24,6 +24,7 @@ class Config(_inputs.Inputs):
     num_heads: int = hp(4, "attention heads")
     num_queries: int = hp(100, "most queries; where there are more tags, neighbours share one")
     num_classes: int = hp(10, "number of tags; zoo.train takes it from the training split")
+    threshold_rows: int = hp(10, "validation rows that a tag needs for a threshold of its own")
     label_smoothing: float = hp(0.0, "how far the targets are moved towards one half", high=0.99)
 
 
@@ -82,7 +83,7 @@ def calibrate(run, split):
     from mmkeras import metrics
 
     tags, shares = _shares(run, split)
-    run.model.get_layer("predicted").set_thresholds(metrics.best_thresholds(tags, shares))
+    run.model.get_layer("predicted").set_thresholds(metrics.best_thresholds(tags, shares, run.config.threshold_rows))
 
 
 def signatures(config, model, preprocessor):

@@ -92,13 +92,14 @@ def polarity(true, predicted):
     }
 
 
-def best_thresholds(labels, probabilities):
+def best_thresholds(labels, probabilities, min_count=1):
     """The threshold of each label that gives it the highest F1.
 
-    A label that does not occur gets the one threshold that gives all labels together the highest F1.
+    A label that occurs too rarely for one of its own gets the threshold that gives all labels together the highest F1.
 
     Args:
         labels, probabilities: as for `multilabel`.
+        min_count: rows that a label needs for a threshold of its own, at least 1.
 
     Returns:
         Probabilities `(classes,)`.
@@ -110,7 +111,7 @@ def best_thresholds(labels, probabilities):
     """
     common = _best_threshold(labels.ravel(), probabilities.ravel())
     return np.array([
-        _best_threshold(labels[:, c], probabilities[:, c]) if labels[:, c].any() else common
+        _best_threshold(labels[:, c], probabilities[:, c]) if labels[:, c].sum() >= max(min_count, 1) else common
         for c in range(labels.shape[1])
     ])  # fmt: skip
 
