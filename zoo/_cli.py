@@ -318,17 +318,21 @@ def _add_bench(commands):
     command = commands.add_parser("bench", help="run a benchmark: " + ", ".join(bench.names()))
     command.add_argument("name")
     command.add_argument("--out", help="folder of its runs (bench/NAME)")
-    command.add_argument("--models", type=lambda text: text.split(","), help="model,model,… (all)")
+    command.add_argument("--only", type=lambda text: text.split(","), help="name,name,… of what it measures (all)")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=_bench)
 
 
 def _bench(options):
-    for name in options.models or ():
-        _registry.module(name)
     with _quiet_start():
         benchmark = bench.module(options.name)
-    print(benchmark.run(options.out or f"bench/{options.name}", options.models, options.seed))
+    for name in options.only or ():
+        if name not in benchmark.NAMES:
+            raise ValueError(
+                f"`zoo bench {options.name}` does not measure `{name}`.{did_you_mean(name, benchmark.NAMES)} "
+                f"It measures: {', '.join(benchmark.NAMES)}."
+            )
+    print(benchmark.run(options.out or f"bench/{options.name}", options.only, options.seed))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import math
 import types
 import typing
 
+NAMES = tuple[str, ...]  # the type of a hyperparameter that takes any number of names
+
 
 def hp(default, help, choices=None, low=None, high=math.inf):
     """A hyperparameter: a dataclass field with its default and one line of help.
@@ -96,7 +98,7 @@ def check_names(owner, given, config_class):
 
 
 def convert(name, value, hint):
-    """`value` as the type `hint` asks for: lists become tuples, one number becomes a pair, the rest is refused."""
+    """`value` as the type `hint` asks for: lists become tuples, one number becomes a pair, one name a tuple of it."""
     if isinstance(hint, types.UnionType):
         (inner,) = (h for h in typing.get_args(hint) if h is not type(None))
         return None if value is None else convert(name, value, inner)
@@ -105,7 +107,11 @@ def convert(name, value, hint):
         return float(value)
     if origin is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if origin is tuple:
+    if hint == NAMES:
+        value = (value,) if isinstance(value, str) else value
+        if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+            return tuple(value)
+    elif origin is tuple:
         value = (value,) * len(arguments) if isinstance(value, int) else value
         if isinstance(value, (list, tuple)) and len(value) == len(arguments):
             return tuple(convert(name, v, h) for v, h in zip(value, arguments, strict=True))
@@ -132,6 +138,8 @@ def parse(name, text, hint):
     try:
         if origin is bool:
             return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
+        if hint == NAMES:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
         if origin is tuple:
             parts = text.replace("x", ",").split(",")
             return convert(name, [int(p) for p in parts] if len(parts) > 1 else int(text), hint)
@@ -150,6 +158,8 @@ def type_name(hint):
     if isinstance(hint, types.UnionType):
         return " or ".join("nothing" if h is type(None) else type_name(h) for h in typing.get_args(hint))
     origin = typing.get_origin(hint) or hint
+    if hint == NAMES:
+        return "names separated by commas"
     if origin is tuple:
         return " x ".join(h.__name__ for h in typing.get_args(hint))
     if origin is dict:

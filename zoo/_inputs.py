@@ -50,6 +50,7 @@ class Inputs(Config):
     video_width: int = hp(16, "channels of the first stage")
     dropout: float = hp(0.1, "rate of dropping units of the encoders", high=0.99)
     modality_dropout: float = hp(0.0, "probability of leaving out each modality of a row in training", high=0.99)
+    freeze: tuple[str, ...] = hp((), "modalities whose encoders training leaves as they begin")
     augment_flip: bool = hp(False, "mirror half of the pictures")
     augment_shift: float = hp(0.0, "largest shift, as a share of the side")
     augment_zoom: float = hp(0.0, "largest change of size, as a logarithm")
@@ -75,6 +76,10 @@ class Inputs(Config):
                 raise ValueError(
                     f"Expected a positive size for the vector `{name}`. Received: {self.vector_dim[name]}."
                 )
+
+        for name in self.freeze:
+            if name not in self.modalities:
+                raise ValueError(f"Expected modalities to freeze: {', '.join(self.names)}. Received: `{name}`.")
 
     @property
     def names(self):
@@ -184,7 +189,9 @@ def inputs(config, names=None):
 
 def encode(config, name, tensor):
     """A modality's input to tokens `(batch, length, width)`, by an encoder called `<name>_encoder`."""
-    return encoder(config, name)(tensor)
+    network = encoder(config, name)
+    network.trainable = name not in config.freeze
+    return network(tensor)
 
 
 def encoder(config, name):

@@ -157,5 +157,6 @@ def written(value):
     if isinstance(value, dict):
         return ",".join(f"{k}={v}" for k, v in value.items()) or "none"
     if isinstance(value, (tuple, list)):
-        return "x".join(map(str, value))
+        separator = "," if any(isinstance(v, str) for v in value) else "x"
+        return separator.join(map(str, value)) or "none"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -42,7 +42,9 @@ class Config(_inputs.Inputs):
         return self.of_kind("text")[0]
 
 
-_BASE = {"image_grid": 6, "text_encoder": "bilstm", "modality_dropout": 0.05, "epochs": 15, "learning_rate": 2e-3}
+_BASE = {
+    "image_encoder": "resnet", "image_grid": 6, "modality_dropout": 0.05, "epochs": 15, "learning_rate": 2e-3,
+}  # fmt: skip
 PRESETS = {
     "base": _BASE,
     "tiny": {**_inputs.TINY, "width": 16, "num_heads": 2, "num_classes": 17},

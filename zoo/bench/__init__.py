@@ -1,6 +1,7 @@
 """Benchmarks by name: every file of this folder. `zoo bench NAME` runs one."""
 
 import importlib
+import json
 import pathlib
 
 from zoo._config import did_you_mean
@@ -12,7 +13,7 @@ def names():
 
 
 def module(name):
-    """The module of a benchmark: its `run(out, models, seed)` gives the text that is printed.
+    """The module of a benchmark: `NAMES` of what it measures, and `run(out, names, seed)`, the text that is printed.
 
     Raises:
         ValueError: if there is no such benchmark.
@@ -20,3 +21,19 @@ def module(name):
     if name not in names():
         raise ValueError(f"Unknown benchmark `{name}`.{did_you_mean(name, names())} There is: {', '.join(names())}.")
     return importlib.import_module(f"zoo.bench.{name}")
+
+
+def measured(path, names, measure):
+    """What `measure(name)` finds for each name, `{name: found}`.
+
+    It is kept in the JSON file `path`: asked again, only what is missing there is measured.
+    """
+    from mmkeras.runs import write_json  # late: `zoo --help` asks this package for its names
+
+    path = pathlib.Path(path)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in names:
+        if name not in found:
+            found[name] = measure(name)
+            write_json(path, found)
+    return found

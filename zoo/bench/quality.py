@@ -3,12 +3,11 @@
 A model's figures stay in its run folder; a second call trains only what is missing there.
 """
 
-import json
 import pathlib
 import time
 
 import zoo
-from mmkeras.runs import write_json
+from zoo import bench
 
 # Model: (metric, is more better, report's row of the whole model, rows of single modalities, row and metric of chance).
 # A report is what `zoo evaluate` writes; the best of the single modalities is taken.
@@ -41,24 +40,20 @@ MEASURES = {
          ("most frequent answer to the question", "accuracy")),
     ],
 }  # fmt: skip
+NAMES = sorted(MEASURES)
 
 
-def run(out="bench/quality", models=None, seed=0):
+def run(out="bench/quality", names=None, seed=0):
     """Trains and measures models, and returns the table.
 
     Args:
         out: folder of the runs and of `quality.json`.
-        models: names; all if None.
+        names: of the models; all if None.
         seed: of the trainings.
     """
     out = pathlib.Path(out)
-    path = out / "quality.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name in sorted(models or zoo.names(), key=lambda name: name == "conditional_gan"):  # it asks a dual_encoder
-        if name not in found:
-            found[name] = measure(name, out, seed)
-            write_json(path, found)
-    return table(found)
+    names = sorted(names or NAMES, key=lambda name: name == "conditional_gan")  # it asks a dual_encoder
+    return table(bench.measured(out / "quality.json", names, lambda name: measure(name, out, seed)))
 
 
 def measure(name, out, seed):
