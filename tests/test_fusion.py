@@ -1,7 +1,9 @@
 """Every fusion against NumPy, row by row, from the layer's own weights."""
 
+import collections
 import functools
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -18,8 +20,19 @@ OPTIONS = {
     "bilinear": {"rank": 5},
     "tensor": {"tensor_width": 3},
     "low_rank": {"rank": 2},
+    "multiplicative": {"context_width": 3},
+    "mfb": {"factors": 3},
+    "tucker": {"core_width": 3},
+    "mutan": {"rank": 2},
+    "block": {"num_chunks": 2, "rank": 3},
+    "mcb": {"sketch_width": 7},
+    "mixture_of_experts": {"num_experts": 3},
 }
-CASES = [*((name, {}) for name in fusion.FEATURE_FUSIONS), ("film", {"modulated": "text"})]
+CASES = [
+    *((name, {}) for name in fusion.FEATURE_FUSIONS),
+    ("film", {"modulated": "text"}),
+    ("multiplicative", {"main": "text"}),
+]
 every_fusion = pytest.mark.parametrize(
     ("name", "more"), CASES, ids=[name + "".join(f"-{value}" for value in more.values()) for name, more in CASES]
 )
@@ -159,10 +172,93 @@ def film(layer, row):
     return np.maximum((1 + gamma) * x + beta, 0).mean(axis=0)
 
 
+def deep_sets(layer, row):
+    seen = [np.maximum(dense(layer.each, x), 0) for x in features(layer, row) if x is not None]
+    return dense(layer.output_projection, sum(seen, np.zeros(2 * WIDTH)))
+
+
+def multiplicative(layer, row):
+    vectors = features(layer, row)
+    main = layer.names.index(layer.main) if layer.main else 0
+    others = [x for i, x in enumerate(vectors) if i != main]
+    z = np.zeros(layer.context_width)
+    for context, x in zip(layer.contexts, others, strict=True):
+        if x is not None:
+            z = z + dense(context, x)
+    matrix = np.tensordot(np.append(z, 1.0), layer.interactions.numpy().astype("float64"), 1)
+    return with_one(vectors[main], WIDTH) @ matrix
+
+
+def power_normalized(x):
+    x = np.sign(x) * (np.sqrt(np.abs(x) + 1e-4) - 1e-2)
+    return x / np.linalg.norm(x)
+
+
+def mfb(layer, row):
+    wide = np.prod([np.ones(WIDTH * layer.factors), *(x for x in features(layer, row) if x is not None)], axis=0)
+    return power_normalized([sum(wide[i * layer.factors : (i + 1) * layer.factors]) for i in range(WIDTH)])
+
+
+def tucker(layer, row):
+    stand_ins = layer.stand_ins.numpy()
+    filled = [stand_ins[i] if x is None else x for i, x in enumerate(features(layer, row))]
+    core = layer.core.kernel.numpy().reshape(*[layer.core_width] * (len(filled) + 1))
+    for x in filled:
+        core = np.tensordot(x, core, 1)
+    return dense(layer.output_projection, core)
+
+
+def mutan(layer, row):
+    total = np.zeros(WIDTH)
+    for r in range(layer.rank):
+        factors = [
+            np.tanh(x) @ layer.factors.numpy()[i, r] for i, x in enumerate(features(layer, row)) if x is not None
+        ]
+        total += np.prod([np.ones(WIDTH), *factors], axis=0)
+    return dense(layer.output_projection, total)
+
+
+def block(layer, row):
+    size, chunks = WIDTH // layer.num_chunks, []
+    for c in range(layer.num_chunks):
+        total = np.zeros(size)
+        for r in range(layer.rank):
+            factors = [
+                x[c * size : (c + 1) * size] @ layer.factors.numpy()[i, c, r]
+                for i, x in enumerate(features(layer, row))
+                if x is not None
+            ]
+            total += np.prod([np.ones(size), *factors], axis=0)
+        chunks.append(power_normalized(total))
+    return dense(layer.output_projection, np.concatenate(chunks))
+
+
+def mcb(layer, row):
+    result = np.eye(layer.sketch_width)[0]
+    for i, x in enumerate(features(layer, row)):
+        if x is not None:
+            sketch = x @ layer.sketches.numpy()[i]
+            result = sum(value * np.roll(sketch, place) for place, value in enumerate(result))  # circular convolution
+    return dense(layer.output_projection, power_normalized(result))
+
+
+def product_of_experts(layer, row):
+    here = [(x[:WIDTH], np.exp(-x[WIDTH:])) for x in features(layer, row) if x is not None]
+    return sum((m * p for m, p in here), np.zeros(WIDTH)) / sum((p for _, p in here), np.ones(WIDTH))
+
+
+def mixture_of_experts(layer, row):
+    everything = np.concatenate([np.zeros(WIDTH) if x is None else x for x in features(layer, row)])
+    said = np.maximum(dense(layer.experts, everything), 0).reshape(-1, WIDTH)
+    return softmax(dense(layer.gate, everything)) @ said
+
+
 ORACLES = {
     "concat": concat, "sum": add, "weighted_sum": weighted_sum, "product": product, "gated": gated,
     "attention": attention, "cross_attention": cross_attention, "bilinear": bilinear, "tensor": tensor,
-    "low_rank": low_rank, "film": film,
+    "low_rank": low_rank, "film": film, "deep_sets": deep_sets, "multiplicative": multiplicative, "mfb": mfb,
+    "tucker": tucker, "mutan": mutan, "block": block, "mcb": mcb, "product_of_experts": product_of_experts,
+    "mixture_of_experts": mixture_of_experts,
 }  # fmt: skip
 
 
@@ -275,21 +371,43 @@ def test_film_modulates_the_modality_it_is_told_to():
 LOGITS = {n: np.random.default_rng(i).normal(size=(8, 3)).astype("float32") for i, n in enumerate(("b", "a", "c"))}
 
 
+def late(logits):
+    return np.mean(logits, axis=0) if logits else np.zeros(3)
+
+
+def evidential(logits):
+    """Dempster's rule over sets of classes: masses of single classes and of all of them, joined set by set."""
+    everything = frozenset(range(3))
+    joint = {everything: 1.0}
+    for x in logits:
+        evidence = np.log1p(np.exp(x.astype("float64")))
+        mass = {frozenset([k]): e / (evidence.sum() + 3) for k, e in enumerate(evidence)}
+        mass[everything] = 3 / (evidence.sum() + 3)
+        products = collections.Counter()
+        for (a, p), (b, q) in itertools.product(joint.items(), mass.items()):
+            products[a & b] += p * q
+        conflict = products.pop(frozenset(), 0.0)
+        joint = {each: p / (1 - conflict) for each, p in products.items()}
+    return np.log([3 / joint[everything] * joint.get(frozenset([k]), 0.0) + 1 for k in range(3)])
+
+
+DECISION_ORACLES = {"late": late, "evidential": evidential}
+
+
 @pytest.mark.parametrize("name", fusion.DECISION_FUSIONS)
 @pytest.mark.parametrize("num_modalities", [1, 2, 3])
 def test_decision_fusions_equal_numpy(name, num_modalities):
-    assert name == "late"  # a new one needs an oracle
-    layer = fusion.DECISION_FUSIONS[name]()
+    layer, oracle = fusion.DECISION_FUSIONS[name](), DECISION_ORACLES[name]
     names = ["a", "b", "c"][:num_modalities]
     logits = {n: LOGITS[n] for n in reversed(names)}
     presence = np.array(list(itertools.product((1, 0), repeat=3)), "float32")[:, :num_modalities]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     expected = [
-        np.mean([logits[n][r] for n, p in zip(names, here, strict=True) if p], axis=0) if here.any() else np.zeros(3)
-        for r, here in enumerate(presence)
+        oracle([logits[n][r] for n, p in zip(names, here, strict=True) if p]) for r, here in enumerate(presence)
     ]
-    np.testing.assert_allclose(layer(logits, presence), expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(layer(logits), np.mean([logits[n] for n in names], axis=0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(layer(logits), layer(logits, np.ones_like(presence)), rtol=1e-6)
+    close(layer(logits, presence), expected)
+    close(layer(logits), [oracle([logits[n][r] for n in names]) for r in range(8)])
+    close(layer(logits), layer(logits, np.ones_like(presence)))
     changed = {
         n: tf.constant(np.where(presence[:, i : i + 1] == 0, np.nan, logits[n]), "float32") for i, n in enumerate(names)
     }
@@ -337,3 +455,165 @@ def test_wrong_settings_are_refused(make_layer, message):
     tokens, _, presence = batch(3)
     with pytest.raises(ValueError, match=message):
         make_layer()(tokens, presence)
+
+
+def test_who_is_unsure_says_little():
+    """Evidence for class 0 is not weakened by a modality that has none, as it would be by a mean."""
+    sure, unsure = np.array([[30.0, 0.0, 0.0]], "float32"), np.full((1, 3), -20.0, "float32")
+    alone = fusion.Evidential()({"a": sure}).numpy()
+    np.testing.assert_allclose(fusion.Evidential()({"a": sure, "b": unsure}), alone, rtol=1e-5)
+    apart = fusion.Evidential()({"a": sure, "b": sure[:, ::-1]}).numpy()
+    assert 3 / np.exp(alone).sum() < 0.1
+    np.testing.assert_allclose(apart[0, 0], apart[0, 2], rtol=1e-5)
+
+
+def test_products_of_sketches_are_those_of_outer_products():
+    """A count sketch keeps inner products: <x1, y1><x2, y2> on average over places and signs (Gao 2016)."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 2, WIDTH))
+    found = []
+    for seed in range(0, 50, 2):
+        layer = fusion.CompactBilinear(WIDTH, sketch_width=128, seed=seed)
+        layer({n: np.ones((1, *SHAPES[n]), "float32") for n in ("image", "text")})
+        sketches = layer.sketches.numpy()
+        np.testing.assert_array_equal(np.abs(sketches).sum(axis=-1), 1)  # one place each
+        both = [np.fft.ifft(np.prod([np.fft.fft(v[i] @ sketches[i]) for i in (0, 1)], axis=0)).real for v in (x, y)]
+        found.append(both[0] @ both[1])
+    expected = (x[0] @ y[0]) * (x[1] @ y[1])
+    assert np.mean(found) == pytest.approx(expected, abs=3 * np.std(found) / np.sqrt(len(found)))
+    assert abs(expected) > 3 * np.std(found) / np.sqrt(len(found))  # zero would not pass for it
+
+
+# From tokens to tokens
+
+
+def make_token_fusion(name):
+    own = {"bottleneck": {"num_bottlenecks": 2}}.get(name, {})
+    return fusion.TOKEN_FUSIONS[name](WIDTH, num_layers=2, num_heads=2, **own)
+
+
+def normalized(norm, x):
+    x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + norm.epsilon)
+    return x * norm.gamma.numpy() + norm.beta.numpy()
+
+
+def attended(layer, x, keys):
+    query, query_bias, key, key_bias, value, value_bias, out, out_bias = (
+        w.numpy().astype("float64") for w in layer.weights
+    )
+    y = np.zeros_like(x) + out_bias
+    for head in range(query.shape[1]):
+        q, k = x @ query[:, head] + query_bias[head], keys @ key[:, head] + key_bias[head]
+        y = y + softmax(q @ k.T / np.sqrt(k.shape[-1])) @ (keys @ value[:, head] + value_bias[head]) @ out[head]
+    return y
+
+
+def block_by_hand(block, x, others=None):
+    y = normalized(block.norms[0], x)
+    x = x + attended(block.to_own, y, y)
+    if others is not None:
+        x = x + attended(block.to_others, normalized(block.norms[1], x), others)
+    hidden = dense(block.hidden, normalized(block.norms[-1], x))
+    gelu = hidden * (1 + np.vectorize(math.erf)(hidden / np.sqrt(2))) / 2
+    return x + dense(block.output_layer, gelu)
+
+
+def transformer(layer, streams):
+    x = np.concatenate([tokens + layer.modalities.numpy()[i] for i, tokens in streams.items()])
+    for block in layer.stream:
+        x = block_by_hand(block, x)
+    ends = np.cumsum([len(tokens) for tokens in streams.values()])[:-1]
+    return dict(zip(streams, np.split(x, ends), strict=True))
+
+
+def bottleneck(layer, streams):
+    shared = layer.bottlenecks.numpy()[0]
+    for step in range(layer.num_layers):
+        seen = {i: block_by_hand(layer.streams[i][step], np.concatenate([shared, x])) for i, x in streams.items()}
+        streams = {i: x[len(shared) :] for i, x in seen.items()}
+        shared = np.mean([x[: len(shared)] for x in seen.values()], axis=0)
+    return streams
+
+
+def co_attention(layer, streams):
+    if len(layer.names) == 1:
+        return {0: block_by_hand(layer.streams[0][1], block_by_hand(layer.streams[0][0], streams[0]))}
+    for step in range(layer.num_layers):
+        others = {
+            i: np.concatenate([layer.nothing.numpy()[0], *(x for j, x in streams.items() if j != i)]) for i in streams
+        }
+        streams = {i: block_by_hand(layer.streams[i][step], x, others[i]) for i, x in streams.items()}
+    return streams
+
+
+TOKEN_ORACLES = {"transformer": transformer, "bottleneck": bottleneck, "co_attention": co_attention}
+
+
+@pytest.mark.parametrize("num_modalities", [1, 2, 3])
+@pytest.mark.parametrize("name", fusion.TOKEN_FUSIONS)
+def test_token_fusions_equal_numpy(name, num_modalities):
+    layer = make_token_fusion(name)
+    tokens, masks, presence = batch(num_modalities)
+    layer(tokens, presence)
+    randomize(layer)
+    found = {n: x.numpy() for n, x in layer(tokens, presence, masks).items()}
+    for r, here in enumerate(presence):
+        rows = {}
+        for i, n in enumerate(sorted(tokens)):
+            kept = masks[n][r].numpy() if n in masks else np.ones(SHAPES[n][0], bool)
+            if here[i]:
+                rows[i] = kept, dense(layer.projections[i], tokens[n][r][kept].astype("float64"))
+            else:
+                assert not found[n][r].any()
+        if rows:
+            expected = TOKEN_ORACLES[name](layer, {i: x for i, (_, x) in rows.items()})
+        for i, (kept, _) in rows.items():
+            ours = found[sorted(tokens)[i]][r][kept]
+            np.testing.assert_allclose(ours, normalized(layer.ends[i], expected[i]), rtol=1e-4, atol=2e-5)
+    whole = layer(tokens, tokens_mask=masks)
+    for n, x in layer(tokens, np.ones_like(presence), masks).items():
+        np.testing.assert_array_equal(whole[n], x)
+
+
+@pytest.mark.parametrize("name", fusion.TOKEN_FUSIONS)
+def test_tokens_of_an_absent_modality_change_nothing_and_get_no_gradient(name):
+    layer = make_token_fusion(name)
+    tokens, masks, presence = batch(3)
+    layer(tokens, presence)
+    randomize(layer)
+    expected = layer(tokens, presence, masks)
+    absent = {n: presence[:, i] == 0 for i, n in enumerate(sorted(tokens))}
+    for value, any_token in itertools.product((1e6, np.nan), (True, False)):
+        changed = {n: tf.constant(np.where(absent[n][:, None, None], value, x), "float32") for n, x in tokens.items()}
+        other = {"text": tf.where(absent["text"][:, None], any_token, masks["text"])}
+        with tf.GradientTape() as tape:
+            tape.watch(changed)
+            output = layer(changed, presence, other)
+            total = sum(tf.reduce_sum(x * tf.random.stateless_normal(x.shape, (0, 0))) for x in output.values())
+        for n, x in output.items():
+            np.testing.assert_array_equal(tf.boolean_mask(x, ~absent[n]), tf.boolean_mask(expected[n], ~absent[n]))
+        gradients, of_weights = tape.gradient(total, (changed, layer.trainable_weights))
+        for n, gradient in gradients.items():
+            assert (gradient.numpy()[absent[n]] == 0).all()
+            assert gradient.numpy()[~absent[n]].any()
+        for weight, gradient in zip(layer.trainable_weights, of_weights, strict=True):
+            assert np.isfinite(gradient).all(), weight.path
+            assert weight.path.endswith("key/bias") or np.abs(gradient).max() > 1e-6, weight.path
+
+
+@pytest.mark.parametrize("name", fusion.TOKEN_FUSIONS)
+def test_saved_token_fusion_gives_the_same_and_padding_changes_nothing(name, tmp_path):
+    pixels, ids = keras.Input((6, 5)), keras.Input((5,), dtype="int32")
+    embedding, layer, concat = TokenEmbedding(9, 3), make_token_fusion(name), fusion.Concat(WIDTH)
+    tokens = layer({"image": pixels, "text": embedding(ids)})
+    assert {n: x.shape for n, x in tokens.items()} == {"image": (None, 6, WIDTH), "text": (None, 5, WIDTH)}
+    model = keras.Model([pixels, ids], concat(tokens))
+    randomize(model)
+    image, words = np.random.default_rng(0).normal(size=(2, 6, 5)).astype("float32"), np.array([[4, 2], [7, 0]])
+    padded = np.pad(words, ((0, 0), (0, 3)))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded([image, padded]), model([image, padded]))
+    for r, length in enumerate((2, 1)):  # the mask goes through to the next layer
+        alone = concat(layer({"image": image[r : r + 1], "text": embedding(words[r : r + 1, :length])}))
+        np.testing.assert_allclose(model([image, padded])[r], alone[0], rtol=1e-5, atol=1e-6)

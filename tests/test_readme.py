@@ -24,7 +24,8 @@ def fusions_table():
     from mmkeras import fusion
 
     rows = ["| fusion | kind | what it computes |", "|---|---|---|"]
-    for kind, table in (("feature", fusion.FEATURE_FUSIONS), ("decision", fusion.DECISION_FUSIONS)):
+    tables = {"feature": fusion.FEATURE_FUSIONS, "token": fusion.TOKEN_FUSIONS, "decision": fusion.DECISION_FUSIONS}
+    for kind, table in tables.items():
         for name, layer in table.items():
             rows.append(f"| `{name}` | {kind} | {inspect.getdoc(layer).splitlines()[0]} |")
     return "\n".join(rows)

@@ -1,7 +1,7 @@
 """Classifier over several modalities: an encoder each, one of the fusions, one head.
 
-Every fusion takes any number of modalities, and any of them may be missing. With `fusion="late"` each modality has a
-head of its own and their logits are averaged.
+Every fusion takes any number of modalities, and any of them may be missing. A fusion of tokens lets the modalities look
+at each other before they are joined; with a fusion of decisions each has a head of its own.
 
 Inputs: the modalities, and `presence`. Outputs: `label`, logits `(batch, num_classes)`.
 """
@@ -12,9 +12,12 @@ import itertools
 from zoo import _inputs
 from zoo._config import hp
 
+TOKEN_FUSIONS = ("transformer", "bottleneck", "co_attention")
+DECISION_FUSIONS = ("late", "evidential")
 FUSIONS = (
     "concat", "sum", "weighted_sum", "product", "gated", "attention", "cross_attention", "bilinear", "tensor",
-    "low_rank", "film", "late",
+    "low_rank", "film", "deep_sets", "multiplicative", "mfb", "tucker", "mutan", "block", "mcb", "product_of_experts",
+    "mixture_of_experts", *TOKEN_FUSIONS, *DECISION_FUSIONS,
 )  # fmt: skip
 
 
@@ -28,6 +31,11 @@ class Config(_inputs.Inputs):
     labels: str = hp("one", "one label a row, or many (the column `tags`)", ("one", "many"))
     label_smoothing: float = hp(0.0, "share of the target spread over all labels", high=0.99)
     class_weight: str = hp("none", "balanced: rare labels weigh more, in zoo.train", ("none", "balanced"))
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.fusion == "evidential" and self.labels == "many":
+            raise ValueError("Evidential fusion is of one label a row. Received: fusion='evidential', labels='many'.")
 
     @property
     def target(self):
@@ -66,12 +74,16 @@ def build(config):
     inputs = _inputs.inputs(config)
     presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(inputs["presence"])
     tokens = {name: _inputs.encode(config, name, inputs[name]) for name in config.names}
-    if config.fusion == "late":
+    if config.fusion in DECISION_FUSIONS:
         pooled = {name: layers.Pool("mean", name=f"{name}_pool")(tokens[name]) for name in config.names}
         logits = {n: keras.layers.Dense(config.num_classes, name=f"{n}_head")(pooled[n]) for n in config.names}
-        label = fusion.Late(name="label")(logits, presence)
+        label = fusion.DECISION_FUSIONS[config.fusion](name="label")(logits, presence)
     else:
-        fused = fusion.FEATURE_FUSIONS[config.fusion](config.fusion_width, name="fusion")(tokens, presence)
+        how = config.fusion
+        if how in TOKEN_FUSIONS:
+            look = fusion.TOKEN_FUSIONS[how](config.fusion_width, dropout=config.dropout, name="look")
+            tokens, how = look(tokens, presence), "concat"
+        fused = fusion.FEATURE_FUSIONS[how](config.fusion_width, name="fusion")(tokens, presence)
         x = keras.layers.LayerNormalization(name="fused")(fused)
         x = keras.layers.Dropout(config.dropout, name="fused_dropout")(x)
         label = keras.layers.Dense(config.num_classes, name="label")(x)
@@ -174,7 +186,7 @@ def judge(run):
         raise ValueError(
             f"Expected a classifier of pictures alone. Received: {run.path}, over {run.config.modalities}."
         )
-    layer = run.model.get_layer("label" if run.config.fusion == "late" else "fused")
+    layer = run.model.get_layer("label" if run.config.fusion in DECISION_FUSIONS else "fused")
     model = keras.Model(run.model.input, {"features": layer.output, "label": run.model.output["label"]})
 
     def of_pixels(pixels):

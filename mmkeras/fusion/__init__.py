@@ -1,16 +1,24 @@
-"""Fusions: layers from the tokens of several modalities to one vector, and from several logits to one.
+"""Fusions: layers from the tokens of several modalities to one vector or to other tokens, and from logits to logits.
 
-A feature fusion takes `{name: tokens (batch, length, width)}` and an optional presence `(batch, modalities)`, in the
-order of sorted names, and gives `(batch, width)`. A decision fusion takes `{name: logits (batch, classes)}` and gives
-`(batch, classes)`. Any number of modalities; an absent one changes nothing and gets exactly zero gradient.
+| kind | from | to |
+|---|---|---|
+| feature | `{name: tokens (batch, length, width)}` | `(batch, width)` |
+| token | the same | `{name: tokens (batch, length, width)}`, each having looked at the others |
+| decision | `{name: logits (batch, classes)}` | `(batch, classes)` |
+
+Each takes an optional presence `(batch, modalities)`, in the order of sorted names. Any number of modalities; an absent
+one changes nothing and gets exactly zero gradient.
 """
 
 from mmkeras.fusion.attention import Attention, CrossAttention
-from mmkeras.fusion.concat import Concat, Product, Sum, WeightedSum
+from mmkeras.fusion.bilinear import Bilinear, Block, CompactBilinear, FactorizedBilinear, Mutan, Tucker
+from mmkeras.fusion.concat import Concat, DeepSets, Product, Sum, WeightedSum
+from mmkeras.fusion.decision import Evidential, Late
+from mmkeras.fusion.experts import MixtureOfExperts, ProductOfExperts, gaussian_product
 from mmkeras.fusion.gated import Gated
-from mmkeras.fusion.late import Late
-from mmkeras.fusion.modulation import FiLM
-from mmkeras.fusion.tensor import Bilinear, LowRankTensor, Tensor
+from mmkeras.fusion.modulation import FiLM, Multiplicative
+from mmkeras.fusion.tensor import LowRankTensor, Tensor
+from mmkeras.fusion.token import Bottleneck, CoAttention, SingleStream
 
 FEATURE_FUSIONS = {
     "concat": Concat,
@@ -24,7 +32,20 @@ FEATURE_FUSIONS = {
     "tensor": Tensor,
     "low_rank": LowRankTensor,
     "film": FiLM,
+    "deep_sets": DeepSets,
+    "multiplicative": Multiplicative,
+    "mfb": FactorizedBilinear,
+    "tucker": Tucker,
+    "mutan": Mutan,
+    "block": Block,
+    "mcb": CompactBilinear,
+    "product_of_experts": ProductOfExperts,
+    "mixture_of_experts": MixtureOfExperts,
 }
-DECISION_FUSIONS = {"late": Late}
+TOKEN_FUSIONS = {"transformer": SingleStream, "bottleneck": Bottleneck, "co_attention": CoAttention}
+DECISION_FUSIONS = {"late": Late, "evidential": Evidential}
 
-__all__ = ["DECISION_FUSIONS", "FEATURE_FUSIONS", *(c.__name__ for c in (*FEATURE_FUSIONS.values(), Late))]
+__all__ = [
+    "DECISION_FUSIONS", "FEATURE_FUSIONS", "TOKEN_FUSIONS", "gaussian_product",
+    *(c.__name__ for table in (FEATURE_FUSIONS, TOKEN_FUSIONS, DECISION_FUSIONS) for c in table.values()),
+]  # fmt: skip

@@ -56,14 +56,7 @@ class CrossAttention(FeatureFusion):
 
     def call(self, tokens, presence=None, tokens_mask=None, mask=None):
         tokens, present, masks = self.inputs(tokens, presence, tokens_mask or mask)
-        projected, kept = [], []
-        for i, (name, project) in enumerate(zip(self.names, self.projections, strict=True)):
-            x = project(tokens[name])
-            here = present[:, i : i + 1]
-            real = masks.get(name)
-            keep = ops.broadcast_to(here, ops.shape(x)[:2]) if real is None else ops.logical_and(real, here)
-            projected.append(ops.where(keep[..., None], x, ops.zeros_like(x)))
-            kept.append(keep)
+        projected, kept = self.project_tokens(tokens, present, masks)
         pooled = [self._attend(i, projected, kept) for i in range(len(projected))]
         weights = ops.cast(present, pooled[0].dtype)
         total = sum(weights[:, i : i + 1] * x for i, x in enumerate(pooled))

@@ -1,9 +1,9 @@
-"""Concatenation, sum, weighted sum and product: the fusions every comparison begins with."""
+"""Concatenation, sums and products: the fusions every comparison begins with."""
 
 import keras
 from keras import layers, ops
 
-from mmkeras.fusion.feature import FeatureFusion, masked_softmax
+from mmkeras.fusion.feature import FeatureFusion, masked_softmax, product
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -52,8 +52,20 @@ class Product(FeatureFusion):
     """The element-wise product of the features; an absent one counts as ones."""
 
     def fuse(self, features, present):
-        result = None
-        for i, x in enumerate(features):
-            x = ops.where(present[:, i : i + 1], x, ops.ones_like(x))
-            result = x if result is None else result * x
-        return result
+        return product(features, present)
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class DeepSets(FeatureFusion):
+    """`rho(sum_i phi(x_i))`: one network for every feature, their sum, one network for it (deep sets, Zaheer 2017)."""
+
+    def build_fusion(self, num_modalities):
+        self.each = layers.Dense(2 * self.width, activation="relu", name="each")
+        self.each.build((None, self.width))
+        self.output_projection = layers.Dense(self.width, name="output_projection")
+        self.output_projection.build((None, 2 * self.width))
+
+    def fuse(self, features, present):
+        seen = [self.each(x) for x in features]
+        total = sum(ops.where(present[:, i : i + 1], x, ops.zeros_like(x)) for i, x in enumerate(seen))
+        return self.output_projection(total)

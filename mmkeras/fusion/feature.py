@@ -1,18 +1,17 @@
-"""What every feature fusion shares: its interface, the pooling and the projections."""
+"""What the fusions of tokens share: their interface, the projections and what absent modalities are."""
 
 from keras import layers, ops
 
 from mmkeras.layers.pooling import masked_mean
 
 
-class FeatureFusion(layers.Layer):
-    """`{name: (batch, length, width_of_it)}` and presence `(batch, modalities)` to `(batch, width)`.
+class Fusion(layers.Layer):
+    """A layer over `{name: tokens (batch, length, width_of_it)}` and presence `(batch, modalities)`.
 
-    Each modality's tokens are averaged (masked ones do not count) and projected to `width`; the family's `fuse` does
-    the rest. The features of an absent modality are zero when they reach it.
+    Each modality has a projection to `width`; the order of the modalities is that of their sorted names.
 
     Args:
-        width: size of the fused vector.
+        width: size of what comes out.
     """
 
     def __init__(self, width, **kwargs):
@@ -35,18 +34,6 @@ class FeatureFusion(layers.Layer):
     def build_fusion(self, num_modalities):
         """Creates the weights of the family."""
 
-    def fuse(self, features, present):
-        """Features, a list of `(batch, feature_width)`, and bools `(batch, modalities)` to `(batch, width)`."""
-        raise TypeError(f"{type(self).__name__} does not say how it fuses: it must define `fuse`.")
-
-    def call(self, tokens, presence=None, tokens_mask=None, mask=None):
-        tokens, present, masks = self.inputs(tokens, presence, tokens_mask or mask)
-        features = []
-        for i, (name, project) in enumerate(zip(self.names, self.projections, strict=True)):
-            x = project(masked_mean(tokens[name], masks.get(name)))
-            features.append(ops.where(present[:, i : i + 1], x, ops.zeros_like(x)))
-        return self.fuse(features, present)
-
     def inputs(self, tokens, presence, masks):
         """Tokens, zero where absent; presence as booleans `(batch, modalities)`, all True if None; masks by name.
 
@@ -65,14 +52,50 @@ class FeatureFusion(layers.Layer):
         }
         return tokens, present, masks or {}
 
+    def project_tokens(self, tokens, present, masks):
+        """Lists of the projected tokens `(batch, length, width)` and of which of them count `(batch, length)`.
+
+        The others, of padding and of absent modalities, are zero.
+        """
+        projected, kept = [], []
+        for i, (name, project) in enumerate(zip(self.names, self.projections, strict=True)):
+            x, here, real = project(tokens[name]), present[:, i : i + 1], masks.get(name)
+            keep = ops.broadcast_to(here, ops.shape(x)[:2]) if real is None else ops.logical_and(real, here)
+            projected.append(ops.where(keep[..., None], x, ops.zeros_like(x)))
+            kept.append(keep)
+        return projected, kept
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+class FeatureFusion(Fusion):
+    """Tokens of all modalities to one vector `(batch, width)`.
+
+    Each modality's tokens are averaged (masked ones do not count) and projected to `width`; the family's `fuse` does
+    the rest. The features of an absent modality are zero when they reach it.
+
+    Args:
+        width: size of the fused vector.
+    """
+
+    def fuse(self, features, present):
+        """Features, a list of `(batch, feature_width)`, and bools `(batch, modalities)` to `(batch, width)`."""
+        raise TypeError(f"{type(self).__name__} does not say how it fuses: it must define `fuse`.")
+
+    def call(self, tokens, presence=None, tokens_mask=None, mask=None):
+        tokens, present, masks = self.inputs(tokens, presence, tokens_mask or mask)
+        features = []
+        for i, (name, project) in enumerate(zip(self.names, self.projections, strict=True)):
+            x = project(masked_mean(tokens[name], masks.get(name)))
+            features.append(ops.where(present[:, i : i + 1], x, ops.zeros_like(x)))
+        return self.fuse(features, present)
+
     def compute_mask(self, tokens, presence=None, tokens_mask=None, mask=None, previous_mask=None):
         return None
 
     def compute_output_shape(self, tokens_shape, presence_shape=None):
         return (next(iter(tokens_shape.values()))[0], self.width)
-
-    def get_config(self):
-        return {**super().get_config(), "width": self.width}
 
 
 def masked_softmax(scores, present):
@@ -80,3 +103,18 @@ def masked_softmax(scores, present):
     scores = ops.where(present, scores, ops.full_like(scores, -1e9))
     # Not ops.softmax: it warns where there is one modality only.
     return ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))
+
+
+def product(factors, present):
+    """The product of factors `(batch, ..)`, those of absent modalities being one."""
+    result = None
+    for i, x in enumerate(factors):
+        here = ops.reshape(present[:, i], (-1, *[1] * (len(x.shape) - 1)))
+        x = ops.where(here, x, ops.ones_like(x))
+        result = x if result is None else result * x
+    return result
+
+
+def with_one(x):
+    """`(batch, width)` to `(batch, width + 1)`: a one at the end."""
+    return ops.concatenate([x, ops.ones_like(x[:, :1])], axis=-1)

@@ -1,9 +1,9 @@
-"""Feature-wise modulation."""
+"""One modality changed by the others."""
 
 import keras
 from keras import layers, ops
 
-from mmkeras.fusion.feature import FeatureFusion
+from mmkeras.fusion.feature import FeatureFusion, with_one
 from mmkeras.layers.pooling import masked_mean
 
 
@@ -53,3 +53,43 @@ class FiLM(FeatureFusion):
 
     def get_config(self):
         return {**super().get_config(), "modulated": self.modulated}
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Multiplicative(FeatureFusion):
+    """`z W x + U z + V x + b`: the others, `z`, make the matrix that one modality, `x`, is multiplied with.
+
+    Multiplicative interactions (Jayakumar 2020), of which FiLM is the diagonal case. `z` is the sum of the others that
+    are present.
+
+    Args:
+        width: size of the fused vector.
+        context_width: size of `z`.
+        main: name of the modality `x`; the first by name if None.
+    """
+
+    def __init__(self, width, context_width=16, main=None, **kwargs):
+        super().__init__(width, **kwargs)
+        self.context_width = context_width
+        self.main = main
+
+    def build_fusion(self, num_modalities):
+        if self.main is not None and self.main not in self.names:
+            raise ValueError(f"Expected main to be one of {self.names}. Received: main={self.main!r}")
+        self.contexts = [layers.Dense(self.context_width, name=f"context_{i}") for i in range(num_modalities - 1)]
+        for context in self.contexts:
+            context.build((None, self.width))
+        shape = (self.context_width + 1, self.width + 1, self.width)  # a one beside z and x gives U, V and b
+        self.interactions = self.add_weight(name="interactions", shape=shape, initializer="glorot_uniform")
+
+    def fuse(self, features, present):
+        main = self.names.index(self.main or self.names[0])
+        others = [i for i in range(len(features)) if i != main]
+        z = ops.zeros((ops.shape(features[0])[0], self.context_width), dtype=features[0].dtype)
+        for i, context in zip(others, self.contexts, strict=True):
+            said = context(features[i])
+            z = z + ops.where(present[:, i : i + 1], said, ops.zeros_like(said))
+        return ops.einsum("bz,bx,zxo->bo", with_one(z), with_one(features[main]), self.interactions)
+
+    def get_config(self):
+        return {**super().get_config(), "context_width": self.context_width, "main": self.main}

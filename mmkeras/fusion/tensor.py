@@ -1,41 +1,9 @@
-"""Fusions by products of features: bilinear, tensor, and tensor of low rank."""
+"""Fusions by the tensor of all products of features, whole and of low rank."""
 
 import keras
 from keras import layers, ops
 
-from mmkeras.fusion.feature import FeatureFusion
-
-
-@keras.saving.register_keras_serializable(package="mmkeras")
-class Bilinear(FeatureFusion):
-    """`P (tanh(x_1) * tanh(x_2) * ..) + b`: low-rank bilinear pooling (MLB, Kim 2017), an absent factor being one.
-
-    Args:
-        width: size of the fused vector.
-        rank: size of the product.
-    """
-
-    def __init__(self, width, rank=None, **kwargs):
-        super().__init__(width, **kwargs)
-        self.rank = rank or 2 * width
-
-    @property
-    def feature_width(self):
-        return self.rank
-
-    def build_fusion(self, num_modalities):
-        self.output_projection = layers.Dense(self.width, name="output_projection")
-        self.output_projection.build((None, self.rank))
-
-    def fuse(self, features, present):
-        product = None
-        for i, x in enumerate(features):
-            x = ops.where(present[:, i : i + 1], ops.tanh(x), ops.ones_like(x))
-            product = x if product is None else product * x
-        return self.output_projection(product)
-
-    def get_config(self):
-        return {**super().get_config(), "rank": self.rank}
+from mmkeras.fusion.feature import FeatureFusion, with_one
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -110,8 +78,3 @@ class LowRankTensor(FeatureFusion):
 
     def get_config(self):
         return {**super().get_config(), "rank": self.rank}
-
-
-def with_one(x):
-    """`(batch, width)` to `(batch, width + 1)`: a one at the end."""
-    return ops.concatenate([x, ops.ones_like(x[:, :1])], axis=-1)
