@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.linalg
 import tensorflow as tf
 
 from mmkeras import losses
@@ -272,3 +273,65 @@ def test_tags_are_summed_not_averaged(smoothing):
     shares, wanted = 1 / (1 + np.exp(-logits)), tags * (1 - smoothing) + smoothing / 2
     expected = -(wanted * np.log(shares) + (1 - wanted) * np.log(1 - shares)).sum(axis=1).mean()
     assert float(losses.TagsCrossentropy(smoothing)(tags, logits)) == pytest.approx(expected, rel=1e-5)
+
+
+# Two views brought together without negatives
+
+
+def views(seed=0, rows=40):
+    """Two correlated views `(rows, 3)`, and which rows count."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(rows, 3))
+    a, b = (common @ rng.normal(size=(3, 3)) + 0.7 * rng.normal(size=(rows, 3)) + 2 for _ in range(2))
+    return a.astype("float32"), b.astype("float32"), (rng.random(rows) < 0.8).astype("float32")
+
+
+def barlow_twins_by_loop(a, b):
+    a, b = ((x - x.mean(axis=0)) / x.std(axis=0) for x in (a, b))
+    total = 0.0
+    for i, j in np.ndindex(3, 3):
+        c = np.mean(a[:, i] * b[:, j])
+        total += (1 - c) ** 2 if i == j else 5e-3 * c**2
+    return total
+
+
+def vicreg_by_loop(a, b):
+    total = 25 * np.mean((a - b) ** 2)
+    for x in (a, b):
+        matrix = np.cov(x.T)
+        total += 25 / 2 * np.mean([max(0, 1 - np.sqrt(matrix[i, i] + 1e-4)) for i in range(3)])
+        total += sum(matrix[i, j] ** 2 for i, j in np.ndindex(3, 3) if i != j) / 3
+    return total
+
+
+def cca_by_angles(a, b):
+    """The cosines of the angles between the two column spaces."""
+    return -np.cos(scipy.linalg.subspace_angles(a - a.mean(axis=0), b - b.mean(axis=0))).sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"),
+    [("barlow_twins", barlow_twins_by_loop), ("vicreg", vicreg_by_loop), ("cca", cca_by_angles)],
+)
+def test_losses_without_negatives_equal_numpy(name, by_hand):
+    a, b, weights = views()
+    loss = losses.ALIGNMENT_LOSSES[name]
+    assert float(loss(a, b)) == pytest.approx(by_hand(a, b), rel=2e-4)
+    counted = weights > 0
+    assert float(loss(a, b, weights)) == pytest.approx(by_hand(a[counted], b[counted]), rel=2e-4)
+    nothing = np.where(counted[:, None], a, 1e3).astype("float32")
+    assert float(loss(nothing, b, weights)) == pytest.approx(float(loss(a, b, weights)), rel=1e-4)
+    # Going down the gradient brings rows that belong together nearer.
+    _, (gradient,) = with_gradient(lambda x: loss(x, b, weights), a)
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient[~counted]).max() < 1e-5 < np.abs(gradient[counted]).max()
+    assert float(loss(a - 1e-3 * gradient / np.abs(gradient).max(), b, weights)) < float(loss(a, b, weights))
+
+
+def test_canonical_correlations_do_not_depend_on_the_axes():
+    a, b, _ = views(1)
+    turned = b @ np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 1.0], [3.0, 0.0, 1.0]], "float32")
+    expected = losses.canonical_correlations(a, b)
+    np.testing.assert_allclose(losses.canonical_correlations(a, turned), expected, atol=1e-3)
+    random = np.random.default_rng(2).normal(size=a.shape).astype("float32")
+    assert losses.canonical_correlations(a, random)[0] < expected[0] - 0.2

@@ -127,6 +127,50 @@ def test_every_retrieval_loss_trains_in_a_graph(tmp_path, loss):
     assert ("similarity_scale" in run.model.output) == (loss in ("clip", "siglip"))
 
 
+@pytest.mark.parametrize("loss", ["barlow_twins", "vicreg"])
+def test_losses_without_negatives_bring_a_row_together(loss):
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    x = {"one": random.normal(size=(64, 6)).astype("float32")}
+    x["two"] = x["one"] @ random.normal(size=(6, 6)).astype("float32")
+    model = zoo.build(
+        "dual_encoder", preset="tiny", modalities=dict.fromkeys(x, "vector"), vector_dim=dict.fromkeys(x, 6), loss=loss,
+        embedding_dim=4,
+    )  # fmt: skip
+    model.fit(x, epochs=120, batch_size=64, verbose=0)
+    found = model.predict({name: values[:32] for name, values in x.items()}, verbose=0)
+    scores = found["one_embedding"] @ found["two_embedding"].T
+    assert np.mean((scores > np.diag(scores)[:, None]).sum(axis=1)) < 5  # 15.5 by chance
+
+
+def test_deep_cca_turns_its_views_towards_each_other(tmp_path):
+    """The loss leaves the axes of the two views open; the directions found after the last epoch bring them together."""
+    rng = np.random.default_rng(0)
+    rows, other = rng.normal(size=(192, 4)), rng.normal(size=(4, 4))
+    lines = [json.dumps({"one": row.tolist(), "two": (row @ other).tolist()}) for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    options = {"preset": "tiny", "modalities": {"one": "vector", "two": "vector"}, "loss": "cca", "embedding_dim": 3}
+    options = {**options, "columns": {"one": "vector", "two": "vector"}, "batch_size": 64, "epochs": 30, "verbose": 0}
+    run = zoo.train("dual_encoder", tmp_path / "rows.jsonl", out=tmp_path / "run", **options)
+    loaded = zoo.load(tmp_path / "run")
+    ranks = {}
+    for what in ("view", "embedding"):
+        x, *_ = next(iter(loaded.batches(loaded.split("train"), batch_size=100)))
+        a, b = (loaded.outputs(x)[f"{name}_{what}"].numpy() for name in ("one", "two"))
+        a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+        scores = a @ b.T
+        ranks[what] = np.median((scores > np.diag(scores)[:, None]).sum(axis=1))
+    assert ranks["embedding"] < 6 < ranks["view"]  # 50 by chance
+    assert run.evaluate("train")["two -> one"]["recall@10"] > 0.3
+
+
+def test_cca_wants_more_rows_than_dimensions():
+    with pytest.raises(ValueError, match="Received: batch_size=8, embedding_dim=16"):
+        zoo.build("dual_encoder", preset="tiny", loss="cca")
+    with pytest.raises(ValueError, match="loss='vicreg' knows no rows that belong together"):
+        zoo.build("dual_encoder", preset="tiny", loss="vicreg", label_positives=True)
+
+
 def test_encoders_begin_with_the_weights_of_another_run(tmp_path):
     options = {"preset": "tiny", "text_encoder": "bag", "epochs": 1, "verbose": 0}
     tagged = zoo.train("tagger", "scenes:16", out=tmp_path / "tags", **options)

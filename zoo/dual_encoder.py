@@ -1,7 +1,9 @@
 """Dual encoder: a tower a modality into one space, trained by contrast, searched by cosine similarity.
 
 CLIP (Radford 2021), SigLIP (Zhai 2023) and VSE++ (Faghri 2018) differ in the loss. Rows that share a text, or with
-`label_positives` a label, belong together.
+`label_positives` a label, belong together. Other losses have no negatives: Barlow twins (Zbontar 2021), VICReg (Bardes
+2022), and deep CCA (Andrew 2013), whose embeddings are the canonical directions of the training rows, found after the
+last epoch.
 
 Inputs: the modalities, and `presence`. Outputs: `<name>_embedding (batch, embedding_dim)` of length one,
 `similarity_scale (batch, 2)`, and with `label_weight` `<name>_label`, logits.
@@ -13,13 +15,17 @@ import itertools
 from zoo import _inputs
 from zoo._config import hp
 
+WITHOUT_NEGATIVES = ("barlow_twins", "vicreg", "cca")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(_inputs.Inputs):
     """Hyperparameters of the dual encoder."""
 
     embedding_dim: int = hp(256, "size of the shared space")
-    loss: str = hp("clip", "contrastive loss", ("clip", "siglip", "triplet", "l2"))
+    loss: str = hp(
+        "clip", "what brings a row's embeddings together", ("clip", "siglip", "triplet", "l2", *WITHOUT_NEGATIVES)
+    )
     temperature: float = hp(0.07, "initial temperature of clip; siglip begins at a tenth and a bias of -10", low=0.001)
     margin: float = hp(0.2, "margin of the triplet loss, in cosines")
     negatives: str = hp("hardest", "negatives of the triplet loss", ("sum", "hardest", "semi_hard", "soft"))
@@ -32,6 +38,15 @@ class Config(_inputs.Inputs):
         super().__post_init__()
         if len(self.modalities) < 2:
             raise ValueError(f"Expected two modalities or more to bring together. Received: {self.modalities}.")
+        if self.loss == "cca" and len(self.modalities) != 2:
+            raise ValueError(f"loss='cca' is of two modalities. Received: {self.modalities}.")
+        if self.loss == "cca" and self.batch_size <= self.embedding_dim:
+            raise ValueError(
+                "With loss='cca' more rows a step than dimensions are needed, or any two modalities correlate. "
+                f"Received: batch_size={self.batch_size}, embedding_dim={self.embedding_dim}."
+            )
+        if self.loss in WITHOUT_NEGATIVES and self.label_positives:
+            raise ValueError(f"loss={self.loss!r} knows no rows that belong together. Received: label_positives=True.")
 
     @property
     def uses_label(self):
@@ -49,6 +64,7 @@ PRESETS = {
     "tiny": {**_inputs.TINY, "embedding_dim": 16},
     "siglip": {**_BASE, "loss": "siglip"},
     "vse++": {**_BASE, "loss": "triplet", "negatives": "hardest"},
+    "deep_cca": {**_BASE, "loss": "cca", "embedding_dim": 64, "batch_size": 256},
 }  # fmt: skip
 
 
@@ -78,9 +94,12 @@ def build(config):
         x = layers.Pool(config.pool, name=f"{name}_pool")(tokens)
         x = keras.layers.Dropout(config.dropout, name=f"{name}_dropout")(x)
         x = keras.layers.Dense(config.embedding_dim, name=f"{name}_projection")(x)
-        outputs[f"{name}_embedding"] = layers.L2Normalize(name=f"{name}_embedding")(x)
         if head:
             outputs[f"{name}_label"] = head(x)
+        if config.loss == "cca":
+            outputs[f"{name}_view"] = keras.layers.Identity(name=f"{name}_view")(x)
+            x = layers.Projection(name=f"{name}_canonical")(x)
+        outputs[f"{name}_embedding"] = layers.L2Normalize(name=f"{name}_embedding")(x)
     if config.loss in ("clip", "siglip"):  # the others compare cosines as they are
         scale, bias = (1 / config.temperature, None) if config.loss == "clip" else (10.0, -10.0)
         outputs["similarity_scale"] = layers.SimilarityScale(scale, bias, name="similarity_scale")(inputs["presence"])
@@ -88,18 +107,43 @@ def build(config):
 
 
 def objective(config):
-    """A contrastive term a pair of modalities, and where it is asked for the label from each embedding."""
-    from mmkeras.training import Contrastive, Objective, Supervised
+    """A term a pair of modalities, and where it is asked for the label from each embedding."""
+    from mmkeras.training import Contrastive, Objective, Pairwise, Supervised
 
     options = {"margin": config.margin, "negatives": config.negatives} if config.loss == "triplet" else {}
     label = "label" if config.label_positives else None
-    terms = [
-        Contrastive(f"{a}_{b}_contrast", (a, b), config.loss, config.of_kind("text"), label, options)
-        for a, b in itertools.combinations(config.names, 2)
-    ]
+    pairs = itertools.combinations(config.names, 2)
+    if config.loss in WITHOUT_NEGATIVES:
+        # A vector of length one has a variance of 1 / dim in each dimension; Barlow twins and VICReg are made for one.
+        what, scale = ("view", 1.0) if config.loss == "cca" else ("embedding", config.embedding_dim**0.5)
+        terms = [
+            Pairwise(f"{a}_{b}_{config.loss}", (f"{a}_{what}", f"{b}_{what}"), (a, b), config.loss, scale=scale)
+            for a, b in pairs
+        ]
+    else:
+        texts = config.of_kind("text")
+        terms = [Contrastive(f"{a}_{b}_contrast", (a, b), config.loss, texts, label, options) for a, b in pairs]
     if config.label_weight:
         terms += [Supervised(f"{n}_label_loss", f"{n}_label", "label", config.label_weight) for n in config.names]
     return Objective(terms, config.names)
+
+
+def calibrate(run, split):
+    """With `loss="cca"`, finds the canonical directions of the training rows that have both modalities."""
+    if run.config.loss != "cca":
+        return
+    import numpy as np
+
+    from mmkeras import layers
+
+    views = {name: [] for name in run.config.names}
+    for x, *_ in run.batches(run.split("train")):
+        both, outputs = x["presence"].numpy().all(axis=1), run.outputs(x)
+        for name in views:
+            views[name].append(outputs[f"{name}_view"].numpy()[both])
+    directions = layers.canonical_directions(*(np.concatenate(parts) for parts in views.values()))
+    for name, (mean, matrix) in zip(views, directions, strict=True):
+        run.model.get_layer(f"{name}_canonical").set(mean, matrix)
 
 
 def signatures(config, model, preprocessor):

@@ -8,6 +8,7 @@ from mmkeras.layers.memory import JoinTokens
 from mmkeras.layers.modality_dropout import ModalityDropout
 from mmkeras.layers.pooling import Pool
 from mmkeras.layers.presence import FillAbsent, PresentMean
+from mmkeras.layers.projection import Projection, canonical_directions
 from mmkeras.layers.relation import Relations
 from mmkeras.layers.tokens import ScheduledSampling, ShiftRight
 from mmkeras.layers.transformer import TransformerBlock
@@ -30,6 +31,7 @@ __all__ = [
     "ParallelCoAttention",
     "Pool",
     "PresentMean",
+    "Projection",
     "RawPresence",
     "ReadNumber",
     "Relations",
@@ -41,6 +43,7 @@ __all__ = [
     "TokenEmbedding",
     "TokenizeText",
     "TransformerBlock",
+    "canonical_directions",
 ]
 
 _RAW = {

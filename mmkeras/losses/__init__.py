@@ -1,16 +1,30 @@
 """Losses: functions of tensors, on any backend. Each gives one value a row unless it says otherwise."""
 
 from mmkeras.losses.adversarial import ADVERSARIAL_LOSSES, gaussian_kl, generator_loss, gradient_penalty
-from mmkeras.losses.alignment import correlation, moment_discrepancy, overlap, pair_distance
+from mmkeras.losses.alignment import (
+    ALIGNMENT_LOSSES,
+    barlow_twins,
+    canonical_correlations,
+    cca,
+    correlation,
+    moment_discrepancy,
+    overlap,
+    pair_distance,
+    vicreg,
+)
 from mmkeras.losses.classification import LabelCrossentropy, TagsCrossentropy
 from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, triplet
 from mmkeras.losses.reconstruction import pixel_bce, pixel_mse, token_cross_entropy, vector_mse
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
+    "ALIGNMENT_LOSSES",
     "CONTRASTIVE_LOSSES",
     "LabelCrossentropy",
     "TagsCrossentropy",
+    "barlow_twins",
+    "canonical_correlations",
+    "cca",
     "clip",
     "correlation",
     "gaussian_kl",
@@ -25,4 +39,5 @@ __all__ = [
     "token_cross_entropy",
     "triplet",
     "vector_mse",
+    "vicreg",
 ]

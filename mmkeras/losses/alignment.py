@@ -69,11 +69,91 @@ def overlap(a, b, weights=None):
         a, b: `(batch, dim)`.
         weights: `(batch,)`; rows of weight zero do not count.
     """
-    weights = ops.ones_like(a[:, 0]) if weights is None else ops.cast(weights, a.dtype)
-    weights = weights[:, None]
-    total = ops.maximum(ops.sum(weights), 1.0)
-    unit = []
-    for x in (a, b):
-        x = weights * (x - ops.sum(weights * x, axis=0) / total)
-        unit.append(x * ops.rsqrt(ops.sum(ops.square(x), axis=0) + 1e-6))
+    views, _ = _centred((a, b), weights)
+    unit = [x * ops.rsqrt(ops.sum(ops.square(x), axis=0) + 1e-6) for x in views]
     return ops.mean(ops.square(ops.matmul(ops.transpose(unit[0]), unit[1])))
+
+
+def canonical_correlations(a, b, weights=None, regularization=1e-4):
+    """The correlations of the best-correlated directions of two views (CCA, Hotelling 1936): numbers `(dim,)`, falling.
+
+    Minus their sum is the loss of deep CCA (Andrew 2013). It wants more rows than dimensions: with fewer any two views
+    can be made to correlate.
+
+    Args:
+        a, b: `(batch, dim)`.
+        weights: `(batch,)`; rows of weight zero do not count.
+        regularization: added to the variances, as a share of their mean.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).normal(size=(50, 2)).astype("float32")
+    >>> canonical_correlations(x, x[:, ::-1] * 3).numpy().round(2).tolist()
+    [1.0, 1.0]
+    """
+    (a, b), count = _centred((a, b), weights)
+    whitened = []
+    for x in (a, b):
+        covariance = ops.matmul(ops.transpose(x), x) / count
+        shift = regularization * ops.mean(ops.diagonal(covariance)) + 1e-9
+        root = ops.linalg.cholesky(covariance + shift * ops.eye(x.shape[-1], dtype=x.dtype))
+        whitened.append(ops.linalg.solve_triangular(root, ops.transpose(x), lower=True))
+    return ops.linalg.svd(ops.matmul(whitened[0], ops.transpose(whitened[1])) / count, compute_uv=False)
+
+
+def cca(a, b, weights=None):
+    """Minus the sum of the canonical correlations of two views `(batch, dim)` (deep CCA, Andrew 2013)."""
+    return -ops.sum(canonical_correlations(a, b, weights))
+
+
+def barlow_twins(a, b, weights=None, off_diagonal=5e-3):
+    """How far the correlations between two views' features are from the identity (Barlow twins, Zbontar 2021).
+
+    Args:
+        a, b: `(batch, dim)`.
+        weights: `(batch,)`; rows of weight zero do not count.
+        off_diagonal: weight of the correlations between different features.
+    """
+    (a, b), count = _centred((a, b), weights)
+    a, b = (x * ops.rsqrt(ops.sum(ops.square(x), axis=0) / count + 1e-6) for x in (a, b))
+    correlations = ops.matmul(ops.transpose(a), b) / count
+    own = ops.diagonal(correlations)
+    others = ops.sum(ops.square(correlations)) - ops.sum(ops.square(own))
+    return ops.sum(ops.square(1 - own)) + off_diagonal * others
+
+
+def vicreg(a, b, weights=None, invariance=25.0, variance=25.0, covariance=1.0):
+    """Views near each other, each feature spread out, different features unlike (VICReg, Bardes 2022).
+
+    Args:
+        a, b: `(batch, dim)`, of about unit variance.
+        weights: `(batch,)`; rows of weight zero do not count.
+        invariance, variance, covariance: weights of the three.
+    """
+    rows = ops.ones_like(a[:, 0]) if weights is None else ops.cast(weights, a.dtype)
+    apart = ops.sum(rows * ops.mean(ops.square(a - b), axis=-1)) / ops.maximum(ops.sum(rows), 1.0)
+    (a, b), count = _centred((a, b), weights)
+    spread, common = 0.0, 0.0
+    for x in (a, b):
+        matrix = ops.matmul(ops.transpose(x), x) / ops.maximum(count - 1, 1.0)
+        own = ops.diagonal(matrix)
+        spread = spread + ops.mean(ops.relu(1 - ops.sqrt(own + 1e-4)))
+        common = common + (ops.sum(ops.square(matrix)) - ops.sum(ops.square(own))) / x.shape[-1]
+    return invariance * apart + variance * spread / 2 + covariance * common
+
+
+def _centred(views, weights):
+    """The views less their means, rows of weight zero being zero, and the number of the others."""
+    weights = ops.ones_like(views[0][:, 0]) if weights is None else ops.cast(weights, views[0].dtype)
+    count, weights = ops.maximum(ops.sum(weights), 1.0), weights[:, None]
+    return [weights * (x - ops.sum(weights * x, axis=0) / count) for x in views], count
+
+
+# Names by which two outputs are compared, each `(a, b, weights)` to a number.
+ALIGNMENT_LOSSES = {
+    "moments": moment_discrepancy,
+    "overlap": overlap,
+    "cca": cca,
+    "barlow_twins": barlow_twins,
+    "vicreg": vicreg,
+}

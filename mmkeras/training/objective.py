@@ -180,23 +180,25 @@ class Pairwise(Term):
         name, weight: see Term.
         outputs: names of the two.
         given: modalities that must be present.
-        loss: `"moments"` (`losses.moment_discrepancy`), `"overlap"` or `"distance"` (mean square).
+        loss: a name of `mmkeras.losses.ALIGNMENT_LOSSES`, or `"distance"` (mean square).
+        scale: what the outputs are multiplied with first.
     """
 
-    def __init__(self, name, outputs, given, loss, weight=1.0):
+    def __init__(self, name, outputs, given, loss, weight=1.0, scale=1.0):
         super().__init__(name, weight)
         self.outputs = list(outputs)
         self.given = list(given)
         self.loss = loss
+        self.scale = scale
 
     def __call__(self, inputs, targets, outputs, present):
-        a, b = (outputs[name] for name in self.outputs)
+        a, b = (self.scale * outputs[name] for name in self.outputs)
         rows = ops.ones_like(a[:, 0])
         for name in self.given:
             rows = rows * present[name]
         if self.loss == "distance":
             return ops.sum(ops.mean(ops.square(a - b), axis=-1) * rows) / ops.maximum(ops.sum(rows), 1.0)
-        return {"moments": losses.moment_discrepancy, "overlap": losses.overlap}[self.loss](a, b, rows)
+        return losses.ALIGNMENT_LOSSES[self.loss](a, b, rows)
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
