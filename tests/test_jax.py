@@ -19,7 +19,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A recurrent network takes JAX long to compile: one model has it.
 OPTIONS = {"preset": "tiny", "modality_dropout": 0.0}
 TEXT_ENCODERS = {"autoencoder": "bilstm", "dual_encoder": "cnn"}
-STEPS = ["autoencoder", "captioner", "cross_modal", "dual_encoder", "fusion_classifier", "multitask", "sentiment"]
+STEPS = ["autoencoder", "captioner", "cross_modal", "domain_adversarial", "dual_encoder", "fusion_classifier",
+         "multitask", "sentiment"]  # fmt: skip
 
 # Forward with the weights of the file, then one step of `fit`; the answers go into a file.
 _CHILD = (
@@ -63,6 +64,7 @@ def batch(name, model):
         return {"text": arrays["text"], "noise": random.normal(size=(8, model.noise_dim)).astype("float32")}, None
     y = {
         "cross_modal": {"image": arrays["image"]},
+        "domain_adversarial": {"label": random.integers(0, 6, 8), "domain": np.arange(8) % 2},
         "fusion_classifier": {"label": random.integers(0, 3, 8)},
         "multitask": {"label": random.integers(0, 6, 8), "tags": random.integers(0, 2, (8, 14))},
         "sentiment": {"polarity": random.normal(size=8)},

@@ -335,3 +335,46 @@ def test_canonical_correlations_do_not_depend_on_the_axes():
     np.testing.assert_allclose(losses.canonical_correlations(a, turned), expected, atol=1e-3)
     random = np.random.default_rng(2).normal(size=a.shape).astype("float32")
     assert losses.canonical_correlations(a, random)[0] < expected[0] - 0.2
+
+
+# Two groups of rows
+
+
+def mmd_by_loop(features, is_target):
+    distances = [[((a - b) ** 2).sum() for b in features] for a in features]
+    width = np.mean(distances)
+
+    def mean_kernel(rows, columns):
+        values = [np.exp(-distances[i][j] / (size * width)) for i in rows for j in columns for size in SIZES]
+        return len(SIZES) * np.mean(values)
+
+    source, target = np.flatnonzero(is_target == 0), np.flatnonzero(is_target)
+    return mean_kernel(source, source) + mean_kernel(target, target) - 2 * mean_kernel(source, target)
+
+
+SIZES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def coral_by_numpy(features, is_target):
+    apart = np.cov(features[is_target == 0].T) - np.cov(features[is_target > 0].T)
+    return (apart**2).sum() / (4 * features.shape[1] ** 2)
+
+
+@pytest.mark.parametrize(("name", "by_hand"), [("mmd", mmd_by_loop), ("coral", coral_by_numpy)])
+def test_discrepancies_equal_numpy(name, by_hand):
+    rng = np.random.default_rng(0)
+    is_target = (np.arange(20) % 3 == 0).astype("float32")
+    features = (rng.normal(size=(20, 4)) * (1 + is_target[:, None]) + is_target[:, None]).astype("float32")
+    loss = losses.DOMAIN_LOSSES[name]
+    value, (gradient,) = with_gradient(lambda x: loss(x, is_target), features)
+    assert value == pytest.approx(by_hand(features, is_target), rel=1e-4)
+    assert np.isfinite(gradient).all()
+    assert float(loss(features - 0.1 * gradient / np.abs(gradient).max(), is_target)) < value
+    same = np.concatenate([features, features])
+    assert float(loss(same, np.repeat([0.0, 1.0], 20).astype("float32"))) == pytest.approx(0, abs=1e-6)
+
+
+def test_mmd_of_one_group_alone_is_zero():
+    features = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    for group in (np.zeros(6, "float32"), np.ones(6, "float32")):
+        assert float(losses.mmd(features, group)) == 0

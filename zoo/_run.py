@@ -49,7 +49,13 @@ class Run:
     @functools.cached_property
     def source(self):
         """The source the run was trained on."""
-        return sources.open(self.data, self.columns, self.skip_bad)
+        return self.prepared(sources.open(self.data, self.columns, self.skip_bad))
+
+    def prepared(self, source):
+        """A source as the model's `prepare` wants it, where it has one."""
+        if not hasattr(self.module, "prepare"):
+            return source
+        return sources.Source(source.spec, self.module.prepare(self.config, source.splits), source.rule)
 
     @property
     def labels(self):
@@ -74,8 +80,11 @@ class Run:
         columns, skip_bad = self.columns if columns is None else columns, skip_bad or self.skip_bad
         if data is not None and pathlib.Path(data).is_file():
             split = read_split(pathlib.Path(data), pathlib.Path(data).stem, skip_bad).rename(columns)
+            split = self.prepared(sources.Source(str(data), {split.name: split})).split(split.name)
+        elif data is not None:
+            split = self.prepared(sources.open(data, columns, skip_bad)).split(name)
         else:
-            split = (sources.open(data, columns, skip_bad) if data is not None else self.source).split(name)
+            split = self.source.split(name)
         return usable(self, split, known_labels=True, skip_bad=skip_bad)
 
     def batches(self, split, batch_size=None):

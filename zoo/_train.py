@@ -63,12 +63,11 @@ def train(
         if data is None:
             raise ValueError("Say what to train on with --data: scenes, a .jsonl or .csv file, a folder, tfds:NAME …")
         config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns))
-        source = sources.open(data, columns, skip_bad)
         run = Run(folder.path, name, config, preset=preset, seed=seed, skip_bad=skip_bad, deterministic=deterministic)
         run.warm_start = None if warm_start is None else str(warm_start)
-        run.source, run.data, run.columns = source, str(data), dict(columns or {})
+        run.data, run.columns = str(data), dict(columns or {})
         train_split = _fit_preprocessor(run)
-        validation = usable(run, source.split("validation"))
+        validation = usable(run, run.source.split("validation"))
     _build_model(run, len(train_split))
     if warm_start is not None and not resume:
         said = warm_start_encoders(run, load(warm_start))

@@ -109,24 +109,13 @@ def signatures(config, model, preprocessor):
     """`serving_default`: best label and all probabilities; `classify`: labels and scores, the best first."""
     import tensorflow as tf
 
-    from mmkeras.export import Signature, raw_specs
-
-    vocabulary = preprocessor.reader(config.target).vocabulary
+    from mmkeras.export import label_signatures
 
     def probabilities(raw):
         logits = model(preprocessor.inputs(raw), training=False)["label"]
         return tf.nn.softmax(logits) if config.labels == "one" else tf.sigmoid(logits)
 
-    def predict(raw):
-        shares = probabilities(raw)
-        return {"label": tf.gather(tf.constant(vocabulary), tf.argmax(shares, axis=-1)), "probabilities": shares}
-
-    def classify(raw):
-        scores, order = tf.math.top_k(probabilities(raw), k=config.num_classes)
-        return {"classes": tf.gather(tf.constant(vocabulary), order), "scores": scores}
-
-    specs = raw_specs(preprocessor)
-    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs)}
+    return label_signatures(preprocessor, config.target, probabilities)
 
 
 def evaluate(run, split, subsets=False):

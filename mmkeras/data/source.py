@@ -69,6 +69,19 @@ class Split:
         where = (lambda i: self.where(int(rows[i]))) if len(rows) else self.where
         return Split(name or self.name, columns, self.kinds, len(rows), where, self.folders)
 
+    def append(self, other):
+        """The rows of this split and then those of another; of the columns those that both have."""
+        columns = [column for column in self._columns if column in other._columns]
+
+        def join(column):
+            return lambda: [*self.cells(column), *other.cells(column)]
+
+        def where(i):
+            return self.where(i) if i < len(self) else other.where(i - len(self))
+
+        kinds = {column: self.kinds[column] for column in columns}
+        return Split(self.name, {c: join(c) for c in columns}, kinds, len(self) + len(other), where, self.folders)
+
     def replace(self, columns, kinds):
         """The split with other cells in some of its columns, `{name: list of cells}`, or with more columns."""
         merged = {**self._columns, **columns}

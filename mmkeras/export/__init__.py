@@ -3,7 +3,15 @@
 from mmkeras.export.decoding import beam_search, nucleus_sample
 from mmkeras.export.index import SearchIndex, search_signature
 from mmkeras.export.saved_model import export, own_process
-from mmkeras.export.signatures import Signature, encode_png, encode_signature, raw_specs, readable, submodel
+from mmkeras.export.signatures import (
+    Signature,
+    encode_png,
+    encode_signature,
+    label_signatures,
+    raw_specs,
+    readable,
+    submodel,
+)
 
 __all__ = [
     "SearchIndex",
@@ -12,6 +20,7 @@ __all__ = [
     "encode_png",
     "encode_signature",
     "export",
+    "label_signatures",
     "nucleus_sample",
     "own_process",
     "raw_specs",

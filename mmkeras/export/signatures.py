@@ -60,6 +60,28 @@ def encode_signature(preprocessor, model, name):
     return Signature(encode, raw_specs(preprocessor, [name]))
 
 
+def label_signatures(preprocessor, column, probabilities):
+    """`serving_default`: best label and all probabilities; `classify`: labels and scores, the best first.
+
+    Args:
+        preprocessor: a fitted Preprocessor.
+        column: the labels' column.
+        probabilities: function from raw values to `(batch, classes)`.
+    """
+    vocabulary = preprocessor.reader(column).vocabulary
+
+    def predict(raw):
+        shares = probabilities(raw)
+        return {"label": tf.gather(tf.constant(vocabulary), tf.argmax(shares, axis=-1)), "probabilities": shares}
+
+    def classify(raw):
+        scores, order = tf.math.top_k(probabilities(raw), k=len(vocabulary))
+        return {"classes": tf.gather(tf.constant(vocabulary), order), "scores": scores}
+
+    specs = raw_specs(preprocessor)
+    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs)}
+
+
 def encode_png(pixels):
     """Pixels `(batch, height, width, channels)` in 0..1 to PNG bytes `(batch,)`."""
     levels = tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 1.0) * 255), tf.uint8)

@@ -3,6 +3,7 @@
 from mmkeras.layers.attention import AttentionPool, ParallelCoAttention
 from mmkeras.layers.attention_lstm import AttentionLSTM
 from mmkeras.layers.embedding import AddCoordinates, AddPosition, L2Normalize, SimilarityScale, TokenEmbedding
+from mmkeras.layers.gradient_reversal import GradientReversal
 from mmkeras.layers.label_queries import LabelQueries, Thresholds
 from mmkeras.layers.memory import JoinTokens
 from mmkeras.layers.modality_dropout import ModalityDropout
@@ -24,6 +25,7 @@ __all__ = [
     "EncodeLabel",
     "EncodeTags",
     "FillAbsent",
+    "GradientReversal",
     "JoinTokens",
     "L2Normalize",
     "LabelQueries",

@@ -14,22 +14,26 @@ from mmkeras.losses.alignment import (
 )
 from mmkeras.losses.classification import LabelCrossentropy, TagsCrossentropy
 from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, triplet
+from mmkeras.losses.domain import DOMAIN_LOSSES, coral, mmd
 from mmkeras.losses.reconstruction import pixel_bce, pixel_mse, token_cross_entropy, vector_mse
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
     "ALIGNMENT_LOSSES",
     "CONTRASTIVE_LOSSES",
+    "DOMAIN_LOSSES",
     "LabelCrossentropy",
     "TagsCrossentropy",
     "barlow_twins",
     "canonical_correlations",
     "cca",
     "clip",
+    "coral",
     "correlation",
     "gaussian_kl",
     "generator_loss",
     "gradient_penalty",
+    "mmd",
     "moment_discrepancy",
     "overlap",
     "pair_distance",

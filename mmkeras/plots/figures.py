@@ -103,6 +103,27 @@ def confusion(matrix, labels):
     return figure
 
 
+def scatter(panels, groups, inches=4.0):
+    """Panels of points beside each other, a colour a group.
+
+    Args:
+        panels: `{title: points (rows, 2)}`.
+        groups: the group's name of each row.
+        inches: side of a panel.
+    """
+    figure = Figure(figsize=(inches * len(panels), inches + 0.4), layout="constrained")
+    groups = np.array(groups)
+    for i, (title, points) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        for name in sorted(set(groups)):
+            axes.scatter(*points[groups == name].T, s=8, alpha=0.6, label=_plain(name), linewidths=0)
+        axes.set_title(title)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(set(groups)), 6))
+    return figure
+
+
 def _canvas(width, height):
     """Axes that fill a figure, measured in inches from its upper left corner.
 

@@ -5,6 +5,7 @@ from mmkeras.training.multi_input import MultiInput
 from mmkeras.training.objective import (
     Contrastive,
     Correlation,
+    Discrepancy,
     Objective,
     ObjectiveModel,
     Pairwise,
@@ -19,6 +20,7 @@ __all__ = [
     "AdversarialText",
     "Contrastive",
     "Correlation",
+    "Discrepancy",
     "MultiInput",
     "MultiTask",
     "Objective",

@@ -140,17 +140,47 @@ class Supervised(Term):
         output: the logits.
         target: the class numbers, or with `several` zeros and ones `(batch, classes)`.
         several: whether a row has several classes.
+        without: target of zeros and ones `(batch,)`; rows of one do not count.
     """
 
-    def __init__(self, name, output, target, weight=1.0, several=False):
+    def __init__(self, name, output, target, weight=1.0, several=False, without=None):
         super().__init__(name, weight)
         self.output = output
         self.target = target
         self.several = several
+        self.without = without
 
     def __call__(self, inputs, targets, outputs, present):
-        loss = keras.losses.binary_crossentropy if self.several else keras.losses.sparse_categorical_crossentropy
-        return ops.mean(loss(targets[self.target], outputs[self.output], from_logits=True))
+        true, logits = targets[self.target], outputs[self.output]
+        if self.several:
+            loss = keras.losses.binary_crossentropy(true, logits, from_logits=True)
+        else:
+            loss = keras.losses.sparse_categorical_crossentropy(ops.cast(true, "int32"), logits, from_logits=True)
+        if self.without is None:
+            return ops.mean(loss)
+        rows = 1 - ops.cast(targets[self.without], loss.dtype)
+        return ops.sum(rows * loss) / ops.maximum(ops.sum(rows), 1.0)
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Discrepancy(Term):
+    """How unlike the features of source rows and of target rows are.
+
+    Args:
+        name, weight: see Term.
+        output: the features `(batch, dim)`.
+        target: zeros and ones `(batch,)`, ones for target rows.
+        loss: a name of `mmkeras.losses.DOMAIN_LOSSES`.
+    """
+
+    def __init__(self, name, output, target, loss, weight=1.0):
+        super().__init__(name, weight)
+        self.output = output
+        self.target = target
+        self.loss = loss
+
+    def __call__(self, inputs, targets, outputs, present):
+        return losses.DOMAIN_LOSSES[self.loss](outputs[self.output], targets[self.target])
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

@@ -22,6 +22,10 @@ MEASURES = {
     ],
     "conditional_gan": [("r_precision", True, "over the retriever", [], ("over the retriever", "chance"))],
     "cross_modal": [("mse", False, "image from text", [], ("image from text", "mse_of_mean"))],
+    "domain_adversarial": [
+        ("accuracy", True, "target", [], ("target", "majority")),
+        ("accuracy", True, "source", [], ("source", "majority")),
+    ],
     "dual_encoder": [
         ("recall@10", True, "image -> text", [], "gallery"),
         ("recall@10", True, "text -> image", [], "gallery"),
