@@ -3,6 +3,9 @@
 import keras
 from keras import layers
 
+from mmkeras.layers import AddPosition, TransformerBlock
+from mmkeras.layers.transformer import heads_of
+
 # Keras' default momentum of 0.99 leaves the averages of batch norm far behind on small data: evaluation stands at
 # chance while the loss falls.
 BATCH_NORM_MOMENTUM = 0.9
@@ -17,7 +20,8 @@ def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, 
         width: channels of the first stage; each later one has twice as many. Not used by `keras.applications`.
         dropout: rate of dropping whole channels of the last feature map.
         weights: None, or `"imagenet"` for a network of `keras.applications` (downloads).
-        grid: `"cnn"` and `"resnet"` halve the sides until the shorter one has so many places or fewer.
+        grid: `"cnn"` and `"resnet"` halve the sides until the shorter one has so many places or fewer; `"vit"` and
+            `"mixer"` cut it into so many patches.
         name: of the model.
 
     Raises:
@@ -78,7 +82,37 @@ def flat(x, width, grid=4):
     return layers.Reshape((1, 1, -1))(x)
 
 
-IMAGE_ENCODERS = {"cnn": cnn, "resnet": resnet, "flat": flat}
+def vit(x, width, grid=4, num_layers=4):
+    """Patches and their positions through transformer blocks (vision transformer, Dosovitskiy 2021)."""
+    x, places = _patches(x, 4 * width, grid)
+    x = AddPosition(x.shape[1])(x)
+    for _ in range(num_layers):
+        x = TransformerBlock(heads_of(4 * width))(x)
+    return layers.Reshape((*places, 4 * width))(layers.LayerNormalization()(x))
+
+
+def mixer(x, width, grid=4, num_layers=4):
+    """Patches through dense layers, over the places of a channel and the channels of a place (Tolstikhin 2021)."""
+    x, places = _patches(x, 4 * width, grid)
+    for _ in range(num_layers):
+        y = layers.Permute((2, 1))(layers.LayerNormalization()(x))
+        # No bias: it would add one number to all channels of a place, which the next norm takes out again.
+        y = layers.Dense(x.shape[1], use_bias=False)(layers.Dense(2 * x.shape[1], activation="gelu")(y))
+        x = layers.Add()([x, layers.Permute((2, 1))(y)])
+        y = layers.Dense(8 * width, activation="gelu")(layers.LayerNormalization()(x))
+        x = layers.Add()([x, layers.Dense(4 * width)(y)])
+    return layers.Reshape((*places, 4 * width))(layers.LayerNormalization()(x))
+
+
+def _patches(x, width, grid):
+    """Patches as tokens `(batch, places, width)`, `grid` of them on the shorter side, and how many on each side."""
+    side = -(-min(x.shape[1:3]) // grid)
+    x = layers.Conv2D(width, side, side, padding="same")(x)
+    places = x.shape[1:3]
+    return layers.Reshape((-1, width))(x), places
+
+
+IMAGE_ENCODERS = {"cnn": cnn, "resnet": resnet, "flat": flat, "vit": vit, "mixer": mixer}
 
 
 def conv(x, channels, strides=1, size=3, activation="relu"):

@@ -3,7 +3,8 @@
 import keras
 from keras import layers, ops
 
-from mmkeras.layers import TokenEmbedding
+from mmkeras.layers import AddSinusoids, TokenEmbedding, TransformerBlock
+from mmkeras.layers.transformer import heads_of
 
 
 def text_encoder(length, vocabulary_size, network="bilstm", dim=128, width=128, dropout=0.0, name="text_encoder"):
@@ -61,7 +62,15 @@ def cnn(x, width):
     return layers.Dense(width)(layers.Concatenate()(branches))
 
 
-TEXT_ENCODERS = {"lstm": lstm, "bilstm": bilstm, "gru": gru, "bag": bag, "cnn": cnn}
+def transformer(x, width, num_layers=2):
+    """Transformer blocks over words and their positions (Vaswani 2017)."""
+    x = AddSinusoids()(layers.Dense(width)(x))
+    for _ in range(num_layers):
+        x = TransformerBlock(heads_of(width))(x)
+    return layers.LayerNormalization()(x)
+
+
+TEXT_ENCODERS = {"lstm": lstm, "bilstm": bilstm, "gru": gru, "bag": bag, "cnn": cnn, "transformer": transformer}
 
 
 def _half(width, network):

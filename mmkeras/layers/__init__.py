@@ -2,7 +2,14 @@
 
 from mmkeras.layers.attention import AttentionPool, ParallelCoAttention
 from mmkeras.layers.attention_lstm import AttentionLSTM
-from mmkeras.layers.embedding import AddCoordinates, AddPosition, L2Normalize, SimilarityScale, TokenEmbedding
+from mmkeras.layers.embedding import (
+    AddCoordinates,
+    AddPosition,
+    AddSinusoids,
+    L2Normalize,
+    SimilarityScale,
+    TokenEmbedding,
+)
 from mmkeras.layers.gradient_reversal import GradientReversal
 from mmkeras.layers.label_queries import LabelQueries, Thresholds
 from mmkeras.layers.memory import JoinTokens
@@ -17,6 +24,7 @@ from mmkeras.layers.transformer import TransformerBlock
 __all__ = [
     "AddCoordinates",
     "AddPosition",
+    "AddSinusoids",
     "AttentionLSTM",
     "AttentionPool",
     "DecodeAudio",

@@ -69,6 +69,32 @@ class AddPosition(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
+class AddSinusoids(keras.layers.Layer):
+    """Tokens `(batch, length, width)` plus sines and cosines of their positions (Vaswani 2017); of any length.
+
+    Example:
+
+    >>> AddSinusoids()(np.zeros((1, 2, 4)))[0, :, :2].numpy().round(2).tolist()
+    [[0.0, 0.0], [0.84, 0.01]]
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x):
+        width = x.shape[-1]
+        half = (width + 1) // 2
+        positions = ops.arange(ops.shape(x)[1], dtype="float32")[:, None]
+        angles = positions / ops.power(10000.0, ops.arange(half, dtype="float32") / half)
+        waves = ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)[:, :width]
+        return x + ops.cast(waves, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
 class AddCoordinates(keras.layers.Layer):
     """Tokens of a picture `(batch, rows * columns, width)` with two more numbers: their place, each from -1 to 1.
 

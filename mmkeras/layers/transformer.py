@@ -81,6 +81,11 @@ class TransformerBlock(layers.Layer):
         return {**super().get_config(), **own}
 
 
+def heads_of(width):
+    """How many attention heads a width is given: eight at most, of sixteen numbers or more each."""
+    return next(heads for heads in (8, 4, 2, 1) if heads == 1 or (width % heads == 0 and width >= 16 * heads))
+
+
 def _of_keys(mask):
     """A mask of tokens `(batch, length)` as one of the pairs that look at them."""
     return None if mask is None else ops.expand_dims(mask, 1)
