@@ -191,6 +191,11 @@ def test_encoders_begin_with_the_weights_of_another_run(tmp_path):
     with pytest.raises(ValueError, match=said):
         zoo.train("sentiment", "scenes:16", out=tmp_path / "wider", image_width=4, **warm)
     assert not (tmp_path / "wider").exists()
+    with pytest.raises(ValueError, match="Frozen encoders would stay random: image. Say what they begin with"):
+        zoo.train("tagger", "scenes:16", out=tmp_path / "frozen", freeze="image", **options)
+    with pytest.raises(ValueError, match="Not every frozen encoder can begin .*: `remark`"):
+        zoo.train("sentiment", "scenes:16", out=tmp_path / "frozen", freeze="remark", **warm)
+    assert not (tmp_path / "frozen").exists()
     with pytest.raises(ValueError, match="--resume and --warm-start"):
         zoo.train("tagger", "scenes:16", out=tmp_path / "tags", resume=True, warm_start=tmp_path / "run")
 

@@ -69,6 +69,11 @@ def train(
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
     _build_model(run, len(train_split))
+    if warm_start is None and run.config.freeze and not (resume or run.config.image_weights or run.config.word_vectors):
+        raise ValueError(
+            f"Frozen encoders would stay random: {', '.join(run.config.freeze)}. Say what they begin with: "
+            "--warm-start RUN, --image-weights or --word-vectors."
+        )
     if warm_start is not None and not resume:
         said = warm_start_encoders(run, load(warm_start))
         if verbose:
@@ -218,13 +223,14 @@ def warm_start_encoders(run, other):
         A line that says which encoders begin with the other's weights, and why others do not.
 
     Raises:
-        ValueError: if none does.
+        ValueError: if none does, or one that is frozen does not.
     """
     reasons = {name: _unlike(run, other, name) for name in run.config.names}
     taken = [f"`{name}`" for name, why in reasons.items() if why is None]
     left = ", ".join(f"`{name}` ({why})" for name, why in reasons.items() if why)
-    if not taken:
-        raise ValueError(f"No encoder can begin with the weights of {other.path}: {left}.")
+    if not taken or any(reasons[name] for name in run.config.freeze):
+        what = "Not every frozen" if taken else "No"
+        raise ValueError(f"{what} encoder can begin with the weights of {other.path}: {left}.")
     for name, why in reasons.items():
         if why is None:
             weights = other.model.get_layer(f"{name}_encoder").get_weights()
