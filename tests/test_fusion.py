@@ -509,10 +509,11 @@ def attended(layer, x, keys):
 
 
 def block_by_hand(block, x, others=None):
-    y = normalized(block.norms[0], x)
-    x = x + attended(block.to_own, y, y)
+    if block.to_own is not None:
+        y = normalized(block.norms[0], x)
+        x = x + attended(block.to_own, y, y)
     if others is not None:
-        x = x + attended(block.to_others, normalized(block.norms[1], x), others)
+        x = x + attended(block.to_others, normalized(block.norms[-2], x), others)
     hidden = dense(block.hidden, normalized(block.norms[-1], x))
     gelu = hidden * (1 + np.vectorize(math.erf)(hidden / np.sqrt(2))) / 2
     return x + dense(block.output_layer, gelu)
@@ -546,7 +547,27 @@ def co_attention(layer, streams):
     return streams
 
 
-TOKEN_ORACLES = {"transformer": transformer, "bottleneck": bottleneck, "co_attention": co_attention}
+def cross_modal(layer, streams):
+    ends = {}
+    for i, tokens in streams.items():
+        x, nothing = tokens, layer.nothing.numpy()[0] if len(layer.names) > 1 else None
+        if len(layer.names) > 1:
+            looked = []
+            for j, blocks in zip([j for j in range(len(layer.names)) if j != i], layer.pairs[i], strict=True):
+                x = tokens
+                for block in blocks:
+                    x = block_by_hand(block, x, np.concatenate([nothing, streams[j]]) if j in streams else nothing)
+                looked.append(x)
+            x = dense(layer.joins[i], np.concatenate(looked, axis=-1))
+        for block in layer.streams[i]:
+            x = block_by_hand(block, x)
+        ends[i] = x
+    return ends
+
+
+TOKEN_ORACLES = {
+    "transformer": transformer, "cross_modal": cross_modal, "bottleneck": bottleneck, "co_attention": co_attention,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("num_modalities", [1, 2, 3])

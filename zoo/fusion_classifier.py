@@ -12,7 +12,7 @@ import itertools
 from zoo import _inputs
 from zoo._config import hp
 
-TOKEN_FUSIONS = ("transformer", "bottleneck", "co_attention")
+TOKEN_FUSIONS = ("transformer", "cross_modal", "bottleneck", "co_attention")
 DECISION_FUSIONS = ("late", "evidential")
 FUSIONS = (
     "concat", "sum", "weighted_sum", "product", "gated", "attention", "cross_attention", "bilinear", "tensor",

@@ -18,7 +18,7 @@ from mmkeras.fusion.experts import MixtureOfExperts, ProductOfExperts, gaussian_
 from mmkeras.fusion.gated import Gated
 from mmkeras.fusion.modulation import FiLM, Multiplicative
 from mmkeras.fusion.tensor import LowRankTensor, Tensor
-from mmkeras.fusion.token import Bottleneck, CoAttention, SingleStream
+from mmkeras.fusion.token import Bottleneck, CoAttention, CrossModal, SingleStream
 
 FEATURE_FUSIONS = {
     "concat": Concat,
@@ -42,7 +42,12 @@ FEATURE_FUSIONS = {
     "product_of_experts": ProductOfExperts,
     "mixture_of_experts": MixtureOfExperts,
 }
-TOKEN_FUSIONS = {"transformer": SingleStream, "bottleneck": Bottleneck, "co_attention": CoAttention}
+TOKEN_FUSIONS = {
+    "transformer": SingleStream,
+    "cross_modal": CrossModal,
+    "bottleneck": Bottleneck,
+    "co_attention": CoAttention,
+}
 DECISION_FUSIONS = {"late": Late, "evidential": Evidential}
 
 __all__ = [

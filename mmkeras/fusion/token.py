@@ -26,12 +26,12 @@ class TokenFusion(Fusion):
         self.num_heads = num_heads
         self.dropout = dropout
 
-    def blocks(self, name, others=False):
-        """The blocks of one stream, built; with `others` they look at other tokens as well."""
+    def blocks(self, name, others=False, own=True):
+        """The blocks of one stream, built; with `others` they look at other tokens too, without `own` only there."""
         shape = (None, None, self.width)
         built = []
         for layer in range(self.num_layers):
-            block = TransformerBlock(self.num_heads, self.dropout, name=f"{name}_{layer}")
+            block = TransformerBlock(self.num_heads, self.dropout, self_attention=own, name=f"{name}_{layer}")
             block.build(shape, shape if others else None)
             built.append(block)
         return built
@@ -157,3 +157,45 @@ class CoAttention(TokenFusion):
                 looked.append(x)
             tokens = looked
         return [norm(x) for norm, x in zip(self.ends, tokens, strict=True)]
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class CrossModal(TokenFusion):
+    """A stream for each pair of modalities, one looking at the other, then one for each modality (MulT, Tsai 2019).
+
+    A learned token that is always there gives them something to look at when the other is absent. A modality that is
+    the only one of the model looks at its own tokens alone.
+    """
+
+    def build_fusion(self, num_modalities):
+        self.pairs, self.joins = [], []
+        if num_modalities > 1:
+            self.nothing = self.add_weight(name="nothing", shape=(1, 1, self.width), initializer="uniform")
+            for name in self.names:
+                others = [other for other in self.names if other != name]
+                self.pairs.append([self.blocks(f"{name}_from_{other}", others=True, own=False) for other in others])
+                self.joins.append(layers.Dense(self.width, name=f"{name}_join"))
+                self.joins[-1].build((None, None, self.width * len(others)))
+        self.streams = [self.blocks(name) for name in self.names]
+        self.ends = self.norms()
+
+    def mix(self, tokens, kept, present, training):
+        joined = list(tokens)
+        if len(tokens) > 1:
+            batch, dtype = ops.shape(tokens[0])[0], tokens[0].dtype
+            nothing = ops.broadcast_to(ops.cast(self.nothing, dtype), (batch, 1, self.width))
+            always = ops.ones((batch, 1), dtype="bool")
+            for i, pairs in enumerate(self.pairs):
+                others = [j for j in range(len(tokens)) if j != i]
+                looked = []
+                for j, blocks in zip(others, pairs, strict=True):
+                    x, seen = tokens[i], ops.concatenate([nothing, tokens[j]], axis=1)
+                    mask = ops.concatenate([always, kept[j]], axis=1)
+                    for block in blocks:
+                        x = block(x, seen, others_mask=mask, training=training)
+                    looked.append(x)
+                joined[i] = self.joins[i](ops.concatenate(looked, axis=-1))
+        for i, blocks in enumerate(self.streams):
+            for block in blocks:
+                joined[i] = block(joined[i], tokens_mask=kept[i], training=training)
+        return [norm(x) for norm, x in zip(self.ends, joined, strict=True)]

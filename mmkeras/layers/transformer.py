@@ -16,6 +16,7 @@ class TransformerBlock(layers.Layer):
         num_heads: attention heads; they share the width.
         dropout: rate of dropping weights and outputs.
         use_causal_mask: whether a token sees only itself and those before it, as in a decoder.
+        self_attention: whether tokens look at each other; without, they look at the others alone (MulT, Tsai 2019).
 
     Example:
 
@@ -23,11 +24,12 @@ class TransformerBlock(layers.Layer):
     TensorShape([1, 3, 8])
     """
 
-    def __init__(self, num_heads, dropout=0.0, use_causal_mask=False, **kwargs):
+    def __init__(self, num_heads, dropout=0.0, use_causal_mask=False, self_attention=True, **kwargs):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.dropout = dropout
         self.use_causal_mask = use_causal_mask
+        self.self_attention = self_attention
         self.supports_masking = True
 
     def build(self, tokens_shape, others_shape=None):
@@ -35,13 +37,15 @@ class TransformerBlock(layers.Layer):
         if width % self.num_heads:
             raise ValueError(f"Expected a width divisible by num_heads={self.num_heads}. Received: width={width}.")
         self.drop = layers.Dropout(self.dropout)
-        self.norms = [layers.LayerNormalization(name=f"norm_{i}") for i in range(3 if others_shape else 2)]
+        num_norms = 1 + self.self_attention + bool(others_shape)
+        self.norms = [layers.LayerNormalization(name=f"norm_{i}") for i in range(num_norms)]
         for norm in self.norms:
             norm.build(tokens_shape)
         options = {"num_heads": self.num_heads, "key_dim": width // self.num_heads, "dropout": self.dropout}
-        self.to_own = layers.MultiHeadAttention(**options, name="to_own")
-        self.to_own.build(tokens_shape, tokens_shape)
-        self.to_others = None
+        self.to_own, self.to_others = None, None
+        if self.self_attention:
+            self.to_own = layers.MultiHeadAttention(**options, name="to_own")
+            self.to_own.build(tokens_shape, tokens_shape)
         if others_shape:
             self.to_others = layers.MultiHeadAttention(**options, name="to_others")
             self.to_others.build(tokens_shape, others_shape)
@@ -55,15 +59,16 @@ class TransformerBlock(layers.Layer):
 
     def look(self, tokens, others=None, tokens_mask=None, others_mask=None, training=None):
         """As `call`, and how much each token looked at each of the others, `(batch, length, other_length)`, or None."""
-        x = self.norms[0](tokens)
-        looked = self.to_own(
-            x, x, attention_mask=_of_keys(tokens_mask), use_causal_mask=self.use_causal_mask, training=training
-        )
-        tokens = tokens + self.drop(looked, training=training)
+        if self.self_attention:
+            x = self.norms[0](tokens)
+            looked = self.to_own(
+                x, x, attention_mask=_of_keys(tokens_mask), use_causal_mask=self.use_causal_mask, training=training
+            )
+            tokens = tokens + self.drop(looked, training=training)
         weights = None
         if others is not None:
             looked, weights = self.to_others(
-                self.norms[1](tokens), others, attention_mask=_of_keys(others_mask), training=training,
+                self.norms[-2](tokens), others, attention_mask=_of_keys(others_mask), training=training,
                 return_attention_scores=True,
             )  # fmt: skip
             tokens, weights = tokens + self.drop(looked, training=training), ops.mean(weights, axis=1)
@@ -78,7 +83,7 @@ class TransformerBlock(layers.Layer):
 
     def get_config(self):
         own = {"num_heads": self.num_heads, "dropout": self.dropout, "use_causal_mask": self.use_causal_mask}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "self_attention": self.self_attention}
 
 
 def heads_of(width):
