@@ -275,6 +275,22 @@ def test_tags_are_summed_not_averaged(smoothing):
     assert float(losses.TagsCrossentropy(smoothing)(tags, logits)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("focusing", [0.5, 2.0])
+def test_focal_losses_equal_numpy(focusing):
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(6, 4)).astype("float32") * 2, random.integers(0, 4, 6)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    own = shares[np.arange(6), labels]
+    expected = np.mean(-np.log(own) * (1 - own) ** focusing)
+    assert float(losses.LabelCrossentropy(focusing=focusing)(labels, logits)) == pytest.approx(expected, rel=1e-5)
+    tags = random.integers(0, 2, (6, 4)).astype("float32")
+    own = np.where(tags > 0, 1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits)))
+    expected = (-np.log(own) * (1 - own) ** focusing).sum(axis=1).mean()
+    assert float(losses.TagsCrossentropy(focusing=focusing)(tags, logits)) == pytest.approx(expected, rel=1e-5)
+    loss = losses.LabelCrossentropy(0.1, focusing)
+    assert keras.losses.deserialize(keras.losses.serialize(loss)).get_config() == loss.get_config()
+
+
 # Two views brought together without negatives
 
 

@@ -30,6 +30,7 @@ class Config(_inputs.Inputs):
     num_classes: int = hp(10, "number of labels; zoo.train takes it from the training split")
     labels: str = hp("one", "one label a row, or many (the column `tags`)", ("one", "many"))
     label_smoothing: float = hp(0.0, "share of the target spread over all labels", high=0.99)
+    focusing: float = hp(0.0, "exponent of the focal loss, which counts less what is known already; 0 for none")
     class_weight: str = hp("none", "balanced: rare labels weigh more, in zoo.train", ("none", "balanced"))
 
     def __post_init__(self):
@@ -97,10 +98,10 @@ def objective(config):
     from mmkeras import losses
 
     if config.labels == "many":
-        loss = losses.TagsCrossentropy(config.label_smoothing)
+        loss = losses.TagsCrossentropy(config.label_smoothing, config.focusing)
         metric = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
     else:
-        loss = losses.LabelCrossentropy(config.label_smoothing)
+        loss = losses.LabelCrossentropy(config.label_smoothing, config.focusing)
         metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     return {"loss": {"label": loss}, "metrics": {"label": [metric]}}
 

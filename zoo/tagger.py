@@ -26,6 +26,7 @@ class Config(_inputs.Inputs):
     num_classes: int = hp(10, "number of tags; zoo.train takes it from the training split")
     threshold_rows: int = hp(10, "validation rows that a tag needs for a threshold of its own")
     label_smoothing: float = hp(0.0, "how far the targets are moved towards one half", high=0.99)
+    focusing: float = hp(0.0, "exponent of the focal loss, which counts less what is known already; 0 for none")
 
 
 _BASE = {
@@ -75,7 +76,7 @@ def objective(config):
     """Cross-entropy of every tag."""
     from mmkeras import losses
 
-    return {"loss": {"tags": losses.TagsCrossentropy(config.label_smoothing)}}
+    return {"loss": {"tags": losses.TagsCrossentropy(config.label_smoothing, config.focusing)}}
 
 
 def calibrate(run, split):

@@ -10,11 +10,14 @@ class LabelCrossentropy(keras.losses.Loss):
 
     Args:
         label_smoothing: share of the target spread evenly over all classes.
+        focusing: exponent of `1 - p`, `p` being the probability of the row's class, that the loss is multiplied with:
+            what is known already counts less (focal loss, Lin 2017). 0 for plain cross-entropy.
     """
 
-    def __init__(self, label_smoothing=0.0, name="label_crossentropy", **kwargs):
+    def __init__(self, label_smoothing=0.0, focusing=0.0, name="label_crossentropy", **kwargs):
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
+        self.focusing = focusing
 
     def call(self, labels, logits):
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
@@ -22,10 +25,13 @@ class LabelCrossentropy(keras.losses.Loss):
         if self.label_smoothing:
             uniform = -ops.mean(ops.log_softmax(logits, axis=-1), axis=-1)
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
+        if self.focusing:
+            own = ops.take_along_axis(ops.softmax(logits, axis=-1), labels[:, None], axis=-1)[:, 0]
+            loss = loss * ops.maximum(1 - own, 1e-7) ** self.focusing  # a root has no slope at zero
         return loss
 
     def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), "label_smoothing": self.label_smoothing, "focusing": self.focusing}
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -37,16 +43,21 @@ class TagsCrossentropy(keras.losses.Loss):
 
     Args:
         label_smoothing: how far the targets are moved towards one half.
+        focusing: as for `LabelCrossentropy`, of each tag's own probability.
     """
 
-    def __init__(self, label_smoothing=0.0, name="tags_crossentropy", **kwargs):
+    def __init__(self, label_smoothing=0.0, focusing=0.0, name="tags_crossentropy", **kwargs):
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
+        self.focusing = focusing
 
     def call(self, tags, logits):
-        smoothing = self.label_smoothing
-        mean = keras.losses.binary_crossentropy(tags, logits, from_logits=True, label_smoothing=smoothing)
+        options = {"from_logits": True, "label_smoothing": self.label_smoothing}
+        if self.focusing:
+            mean = keras.losses.binary_focal_crossentropy(tags, logits, gamma=self.focusing, **options)
+        else:
+            mean = keras.losses.binary_crossentropy(tags, logits, **options)
         return mean * logits.shape[-1]
 
     def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), "label_smoothing": self.label_smoothing, "focusing": self.focusing}
