@@ -23,6 +23,7 @@ SIGNATURES = {
     "multitask": {"serving_default", "encode_text"},
     "sentiment": {"serving_default", "contributions"},
     "tagger": {"serving_default", "classify"},
+    "transformer": {"serving_default", "classify"},
     "vqa": {"serving_default", "answers"},
 }
 TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn"}

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 OPTIONS = {"preset": "tiny", "modality_dropout": 0.0}
 TEXT_ENCODERS = {"autoencoder": "bilstm", "dual_encoder": "cnn"}
 STEPS = ["autoencoder", "captioner", "cross_modal", "domain_adversarial", "dual_encoder", "fusion_classifier",
-         "multitask", "sentiment"]  # fmt: skip
+         "multitask", "sentiment", "transformer"]  # fmt: skip
 
 # Forward with the weights of the file, then one step of `fit`; the answers go into a file.
 _CHILD = (
@@ -69,6 +69,7 @@ def batch(name, model):
         "multitask": {"label": random.integers(0, 6, 8), "tags": random.integers(0, 2, (8, 14))},
         "sentiment": {"polarity": random.normal(size=8)},
         "tagger": {"tags": random.integers(0, 2, (8, 14))},
+        "transformer": {"label": random.integers(0, 6, 8)},
         "vqa": {"answer": random.integers(0, 17, 8)},
     }.get(name)
     return {key: arrays[key][:, : tensor.shape[1]] for key, tensor in model.input.items()}, y

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -183,3 +184,38 @@ def test_answers_that_cannot_be_used_are_told(tmp_path):
         with pytest.raises(data.DataError, match=message):
             zoo.train(name, tmp_path, out=tmp_path / "run", columns=columns, **options)
         assert not (tmp_path / "run").exists()
+
+
+# One transformer for several tasks
+
+
+@pytest.mark.parametrize("stream", ["single", "cross_modal", "bottleneck"])
+def test_one_network_embeds_each_modality_alone(stream):
+    """For retrieval a modality's embedding is what the network says of it alone, whatever the others hold."""
+    keras.utils.set_random_seed(0)
+    model = zoo.build("transformer", preset="tiny", task="retrieval", stream=stream)
+    random = np.random.default_rng(0)
+    x = {"image": random.random((6, 16, 16, 3)).astype("float32"), "text": random.integers(4, 50, (6, 8))}
+    outputs = model(x)
+    for name, other in (("image", "text"), ("text", "image")):
+        found = outputs[f"{name}_embedding"]
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(model({**x, other: x[other][::-1]})[f"{name}_embedding"], found)
+        assert np.abs(model({**x, name: x[name][::-1]})[f"{name}_embedding"] - found).max() > 1e-3
+
+
+def test_a_transformer_finds_pictures_by_text(tmp_path):
+    options = {"preset": "tiny", "task": "retrieval", "epochs": 8, "batch_size": 32, "verbose": 0}
+    run = zoo.train("transformer", "scenes:800", out=tmp_path / "run", **options)
+    report = run.evaluate("test")
+    assert report["text -> image"]["recall@10"] > 3 * 10 / 100
+    split = run.split("test")
+    texts = split.cells("text")[:5]
+    outputs = run.model(next(iter(run.batches(split.take(range(5)), batch_size=5)))[0])
+    np.testing.assert_allclose(run.embed("text", texts), outputs["text_embedding"], atol=1e-5)
+    np.testing.assert_allclose(run.embed("image", split.take(range(5))), outputs["image_embedding"], atol=1e-5)
+    ids, scores, _ = run.search(texts[0], "scenes:800", k=3)
+    assert len(ids) == 3
+    assert scores == sorted(scores, reverse=True)
+    path = run.export(tmp_path / "servables", index="scenes:800", k=3)
+    assert (path / "saved_model.pb").exists()

@@ -30,12 +30,14 @@ EIGHT = {
     "multitask": {"num_tags": 13, "text_encoder": "cnn"},
     "sentiment": {"text_encoder": "cnn"},
     "tagger": {"num_classes": 13, "text_encoder": "bag"},
+    "transformer": {"num_classes": 8},
     "vqa": {"num_classes": 8, "text_encoder": "cnn"},
     "conditional_gan": {"discriminator_augment": False, "learning_rate": 2e-3},
 }  # fmt: skip
 STEPS = {"conditional_gan": 300}
 GIVEN = {"autoencoder": ["image", "text"], "cross_modal": ["image", "text"], "fusion_classifier": ["image", "text"],
-         "sentiment": ["image", "remark"], "tagger": ["image", "text"], "vqa": ["image", "question"]}  # fmt: skip
+         "sentiment": ["image", "remark"], "tagger": ["image", "text"], "transformer": ["image", "text"],
+         "vqa": ["image", "question"]}  # fmt: skip
 
 Fitted = collections.namedtuple("Fitted", "model x y before first")
 
@@ -103,7 +105,7 @@ def fitted(eight):
             settings = {"modality_dropout": 0.3, "weight_decay": 0.0, **EIGHT.get(name, {})}
             model = zoo.build(name, preset="tiny", **settings)
             x, y = batch(name, eight, **settings)
-            if name in ("fusion_classifier", "vqa"):
+            if name in ("fusion_classifier", "transformer", "vqa"):
                 y = {key: np.arange(8, dtype="int32") for key in y}
             first = None if name == "conditional_gan" else loss_of(model, x, y)
             before = model.get_weights()

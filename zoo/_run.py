@@ -261,8 +261,12 @@ class Run:
 
     def _index(self, index, id_column, columns):
         """(modality of queries, modality of the gallery, its split, its ids)."""
-        if not hasattr(self.config, "temperature"):
-            raise ValueError(f"Only a dual_encoder searches. {self.path} holds a run of `{self.name}`.")
+        embeds = all(f"encode_{name}" in self.signatures for name in self.config.names)
+        if not (embeds and hasattr(self.config, "temperature")):
+            raise ValueError(
+                f"Only a dual_encoder, or a transformer for retrieval, searches. {self.path} holds a run of "
+                f"`{self.name}`."
+            )
         texts, others = (
             self.config.of_kind("text"),
             [n for n in self.config.names if n not in self.config.of_kind("text")],

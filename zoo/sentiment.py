@@ -133,13 +133,13 @@ def signatures(config, model, preprocessor):
         return {"label": tf.gather(vocabulary, tf.argmax(polarity, axis=-1)), "probabilities": tf.nn.softmax(polarity)}
 
     def contribute(raw):
-        return contributions(config, model, preprocessor.inputs(raw))
+        return contributions(config, lambda x: model(x, training=False), preprocessor.inputs(raw))
 
     specs = raw_specs(preprocessor)
     return {"serving_default": Signature(predict, specs), "contributions": Signature(contribute, specs)}
 
 
-def contributions(config, model, x):
+def contributions(config, predict, x):
     """How far each modality of a row moves the answer: its Shapley value over all subsets of those present.
 
     The answer is the polarity, or the probability of the label that all modalities together give. The values of a
@@ -147,6 +147,7 @@ def contributions(config, model, x):
     labels. The value of an absent modality is zero.
 
     Args:
+        predict: function from the model's inputs to its outputs.
         x: the model's inputs.
 
     Returns:
@@ -158,11 +159,11 @@ def contributions(config, model, x):
 
     names, label = config.names, None
     if config.task == "classification":
-        label = tf.argmax(model(x, training=False)["polarity"], axis=-1)
+        label = tf.argmax(predict(x)["polarity"], axis=-1)
 
     def value(subset):
         presence = x["presence"] * tf.constant([[float(name in subset) for name in names]])
-        polarity = model({**x, "presence": presence}, training=False)["polarity"]
+        polarity = predict({**x, "presence": presence})["polarity"]
         answer = polarity if label is None else tf.gather(tf.nn.softmax(polarity), label, batch_dims=1)
         neutral = 0.0 if label is None else 1 / config.num_classes
         return tf.where(tf.reduce_any(presence > 0, axis=-1), answer, neutral)
@@ -220,7 +221,7 @@ def figures(run, split, num_rows=8):
 
     rows = split.take(np.linspace(0, len(split) - 1, min(num_rows, len(split))).astype(int))
     x = next(iter(run.batches(rows, batch_size=num_rows)))[0]
-    parts = {name: value.numpy() for name, value in contributions(run.config, run.model, x).items()}
+    parts = {name: value.numpy() for name, value in contributions(run.config, run.outputs, x).items()}
     moved = [[f"{name} {parts[name][i]:+.2f}" for name in run.config.names] for i in range(len(rows))]
     answers = sum(parts.values())
     what = "polarity" if run.config.task == "regression" else "probability"

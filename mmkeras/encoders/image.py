@@ -20,8 +20,8 @@ def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, 
         width: channels of the first stage; each later one has twice as many. Not used by `keras.applications`.
         dropout: rate of dropping whole channels of the last feature map.
         weights: None, or `"imagenet"` for a network of `keras.applications` (downloads).
-        grid: `"cnn"` and `"resnet"` halve the sides until the shorter one has so many places or fewer; `"vit"` and
-            `"mixer"` cut it into so many patches.
+        grid: `"cnn"` and `"resnet"` halve the sides until the shorter one has so many places or fewer; `"vit"`,
+            `"mixer"` and `"patches"` cut it into so many patches.
         name: of the model.
 
     Raises:
@@ -91,6 +91,11 @@ def vit(x, width, grid=4, num_layers=4):
     return layers.Reshape((*places, 4 * width))(layers.LayerNormalization()(x))
 
 
+def patches(x, width, grid=4):
+    """Patches and their positions as they are, for a model that is a transformer itself."""
+    return vit(x, width, grid, num_layers=0)
+
+
 def mixer(x, width, grid=4, num_layers=4):
     """Patches through dense layers, over the places of a channel and the channels of a place (Tolstikhin 2021)."""
     x, places = _patches(x, 4 * width, grid)
@@ -107,12 +112,13 @@ def mixer(x, width, grid=4, num_layers=4):
 def _patches(x, width, grid):
     """Patches as tokens `(batch, places, width)`, `grid` of them on the shorter side, and how many on each side."""
     side = -(-min(x.shape[1:3]) // grid)
+    x = layers.Rescaling(4.0, -2.0)(x)  # around zero: no batch norm does it here
     x = layers.Conv2D(width, side, side, padding="same")(x)
     places = x.shape[1:3]
     return layers.Reshape((-1, width))(x), places
 
 
-IMAGE_ENCODERS = {"cnn": cnn, "resnet": resnet, "flat": flat, "vit": vit, "mixer": mixer}
+IMAGE_ENCODERS = {"cnn": cnn, "resnet": resnet, "flat": flat, "vit": vit, "mixer": mixer, "patches": patches}
 
 
 def conv(x, channels, strides=1, size=3, activation="relu"):

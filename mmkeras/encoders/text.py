@@ -70,7 +70,14 @@ def transformer(x, width, num_layers=2):
     return layers.LayerNormalization()(x)
 
 
-TEXT_ENCODERS = {"lstm": lstm, "bilstm": bilstm, "gru": gru, "bag": bag, "cnn": cnn, "transformer": transformer}
+def words(x, width):
+    """Words and their positions as they are, for a model that is a transformer itself."""
+    return transformer(x, width, num_layers=0)
+
+
+TEXT_ENCODERS = {
+    "lstm": lstm, "bilstm": bilstm, "gru": gru, "bag": bag, "cnn": cnn, "transformer": transformer, "words": words,
+}  # fmt: skip
 
 
 def _half(width, network):

@@ -39,6 +39,7 @@ MEASURES = {
     ],
     "sentiment": [("mae", False, "image and remark", ["image", "remark"], ("mean of training", "mae"))],
     "tagger": [("map", True, "image and text", ["image", "text"], ("every tag always", "map"))],
+    "transformer": [("accuracy", True, "image and text", ["image", "text"], ("majority label", "accuracy"))],
     "vqa": [
         ("accuracy", True, "image and question", ["image", "question"],
          ("most frequent answer to the question", "accuracy")),
