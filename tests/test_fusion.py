@@ -119,6 +119,22 @@ def attention(layer, row):
     return convex([v @ np.tanh(dense(layer.hidden, x)) for x in here], here)
 
 
+def normalized(norm, x):
+    x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + norm.epsilon)
+    return x * norm.gamma.numpy() + norm.beta.numpy()
+
+
+def attended(layer, x, keys):
+    query, query_bias, key, key_bias, value, value_bias, out, out_bias = (
+        w.numpy().astype("float64") for w in layer.weights
+    )
+    y = np.zeros_like(x) + out_bias
+    for head in range(query.shape[1]):
+        q, k = x @ query[:, head] + query_bias[head], keys @ key[:, head] + key_bias[head]
+        y = y + softmax(q @ k.T / np.sqrt(k.shape[-1])) @ (keys @ value[:, head] + value_bias[head]) @ out[head]
+    return y
+
+
 def cross_attention(layer, row):
     projected = [None if x is None else dense(p, x) for p, x in zip(layer.projections, row, strict=True)]
     results = []
@@ -127,17 +143,7 @@ def cross_attention(layer, row):
             continue
         others = [other for j, other in enumerate(projected) if j != i and other is not None]
         keys = np.concatenate([layer.nothing.numpy()[0], *others])
-        query, query_bias, key, key_bias, value, value_bias, out, out_bias = (
-            w.numpy().astype("float64") for w in layer.attentions[i].weights
-        )
-        y = np.zeros_like(x) + out_bias
-        for head in range(query.shape[1]):
-            q, k = x @ query[:, head] + query_bias[head], keys @ key[:, head] + key_bias[head]
-            seen = softmax(q @ k.T / np.sqrt(k.shape[-1])) @ (keys @ value[:, head] + value_bias[head])
-            y += seen @ out[head]
-        y = x + y
-        y = (y - y.mean(axis=-1, keepdims=True)) / np.sqrt(y.var(axis=-1, keepdims=True) + layer.norms[i].epsilon)
-        results.append((y * layer.norms[i].gamma.numpy() + layer.norms[i].beta.numpy()).mean(axis=0))
+        results.append(normalized(layer.norms[i], x + attended(layer.attentions[i], x, keys)).mean(axis=0))
     return np.mean(results, axis=0) if results else np.zeros(WIDTH)
 
 
@@ -490,22 +496,6 @@ def test_products_of_sketches_are_those_of_outer_products():
 def make_token_fusion(name):
     own = {"bottleneck": {"num_bottlenecks": 2}}.get(name, {})
     return fusion.TOKEN_FUSIONS[name](WIDTH, num_layers=2, num_heads=2, **own)
-
-
-def normalized(norm, x):
-    x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + norm.epsilon)
-    return x * norm.gamma.numpy() + norm.beta.numpy()
-
-
-def attended(layer, x, keys):
-    query, query_bias, key, key_bias, value, value_bias, out, out_bias = (
-        w.numpy().astype("float64") for w in layer.weights
-    )
-    y = np.zeros_like(x) + out_bias
-    for head in range(query.shape[1]):
-        q, k = x @ query[:, head] + query_bias[head], keys @ key[:, head] + key_bias[head]
-        y = y + softmax(q @ k.T / np.sqrt(k.shape[-1])) @ (keys @ value[:, head] + value_bias[head]) @ out[head]
-    return y
 
 
 def block_by_hand(block, x, others=None):
