@@ -69,15 +69,8 @@ def train(
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
     _build_model(run, len(train_split))
-    if warm_start is None and run.config.freeze and not (resume or run.config.image_weights or run.config.word_vectors):
-        raise ValueError(
-            f"Frozen encoders would stay random: {', '.join(run.config.freeze)}. Say what they begin with: "
-            "--warm-start RUN, --image-weights or --word-vectors."
-        )
-    if warm_start is not None and not resume:
-        said = warm_start_encoders(run, load(warm_start))
-        if verbose:
-            print(said)
+    if not resume:
+        _begin_encoders(run, warm_start, verbose)
     for split in (train_split, validation):
         run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
     if not resume:
@@ -210,6 +203,19 @@ def _build_model(run, num_rows):
         run.model.optimizer.build(run.model.trainable_variables)
     if getattr(config, "word_vectors", None):
         _load_word_vectors(run)
+
+
+def _begin_encoders(run, warm_start, verbose):
+    config = run.config
+    if warm_start is not None:
+        said = warm_start_encoders(run, load(warm_start))
+        if verbose:
+            print(said)
+    elif config.freeze and not (config.image_weights or config.word_vectors):
+        raise ValueError(
+            f"Frozen encoders would stay random: {', '.join(config.freeze)}. Say what they begin with: "
+            "--warm-start RUN, --image-weights or --word-vectors."
+        )
 
 
 def warm_start_encoders(run, other):
