@@ -24,6 +24,7 @@ SIGNATURES = {
     "sentiment": {"serving_default", "contributions"},
     "tagger": {"serving_default", "classify"},
     "transformer": {"serving_default", "classify"},
+    "variational_autoencoder": {"serving_default", "encode", "encode_image", "encode_text", "decode", "generate"},
     "vqa": {"serving_default", "answers"},
 }
 TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn"}

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 OPTIONS = {"preset": "tiny", "modality_dropout": 0.0}
 TEXT_ENCODERS = {"autoencoder": "bilstm", "dual_encoder": "cnn"}
 STEPS = ["autoencoder", "captioner", "cross_modal", "domain_adversarial", "dual_encoder", "fusion_classifier",
-         "multitask", "sentiment", "transformer"]  # fmt: skip
+         "multitask", "sentiment", "transformer", "variational_autoencoder"]  # fmt: skip
 
 # Forward with the weights of the file, then one step of `fit`; the answers go into a file.
 _CHILD = (

@@ -31,13 +31,14 @@ EIGHT = {
     "sentiment": {"text_encoder": "cnn"},
     "tagger": {"num_classes": 13, "text_encoder": "bag"},
     "transformer": {"num_classes": 8},
+    "variational_autoencoder": {"text_encoder": "bag"},
     "vqa": {"num_classes": 8, "text_encoder": "cnn"},
     "conditional_gan": {"discriminator_augment": False, "learning_rate": 2e-3},
 }  # fmt: skip
 STEPS = {"conditional_gan": 300}
 GIVEN = {"autoencoder": ["image", "text"], "cross_modal": ["image", "text"], "fusion_classifier": ["image", "text"],
          "sentiment": ["image", "remark"], "tagger": ["image", "text"], "transformer": ["image", "text"],
-         "vqa": ["image", "question"]}  # fmt: skip
+         "variational_autoencoder": ["image", "text"], "vqa": ["image", "question"]}  # fmt: skip
 
 Fitted = collections.namedtuple("Fitted", "model x y before first")
 

@@ -93,7 +93,7 @@ def _generator(config):
     import keras
     from keras import ops
 
-    from mmkeras import layers
+    from mmkeras import layers, losses
 
     text = keras.Input(config.shape(config.condition), dtype="int32", name=config.condition)
     noise = keras.Input((config.noise_dim + config.condition_dim,), name="noise")
@@ -103,7 +103,7 @@ def _generator(config):
     condition = mean + ops.exp(0.5 * log_variance) * noise[:, config.noise_dim :]
     latent = keras.layers.Concatenate(name="latent")([noise[:, : config.noise_dim], condition])
     picture = _inputs.decode(config, config.target, latent, config.generator_width)(latent)
-    kl = 0.5 * ops.sum(ops.square(mean) + ops.exp(log_variance) - 1 - log_variance, axis=-1)
+    kl = losses.gaussian_kl(mean, log_variance)
     return keras.Model({config.condition: text, "noise": noise}, {"image": picture, "kl": kl}, name="generator")
 
 

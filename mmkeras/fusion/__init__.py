@@ -14,7 +14,7 @@ from mmkeras.fusion.attention import Attention, CrossAttention
 from mmkeras.fusion.bilinear import Bilinear, Block, CompactBilinear, FactorizedBilinear, Mutan, Tucker
 from mmkeras.fusion.concat import Concat, DeepSets, Product, Sum, WeightedSum
 from mmkeras.fusion.decision import Evidential, Late
-from mmkeras.fusion.experts import MixtureOfExperts, ProductOfExperts, gaussian_product
+from mmkeras.fusion.experts import MixtureOfExperts, ProductOfExperts
 from mmkeras.fusion.gated import Gated
 from mmkeras.fusion.modulation import FiLM, Multiplicative
 from mmkeras.fusion.tensor import LowRankTensor, Tensor
@@ -51,6 +51,6 @@ TOKEN_FUSIONS = {
 DECISION_FUSIONS = {"late": Late, "evidential": Evidential}
 
 __all__ = [
-    "DECISION_FUSIONS", "FEATURE_FUSIONS", "TOKEN_FUSIONS", "gaussian_product",
+    "DECISION_FUSIONS", "FEATURE_FUSIONS", "TOKEN_FUSIONS",
     *(c.__name__ for table in (FEATURE_FUSIONS, TOKEN_FUSIONS, DECISION_FUSIONS) for c in table.values()),
 ]  # fmt: skip

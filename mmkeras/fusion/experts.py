@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from mmkeras.fusion.feature import FeatureFusion
+from mmkeras.layers import gaussian_product
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -21,19 +22,6 @@ class ProductOfExperts(FeatureFusion):
     def fuse(self, features, present):
         means, log_variances = zip(*(ops.split(x, 2, axis=-1) for x in features), strict=True)
         return gaussian_product(ops.stack(means, axis=1), ops.stack(log_variances, axis=1), present)[0]
-
-
-def gaussian_product(means, log_variances, present):
-    """Gaussians `(batch, experts, width)` to mean and variance `(batch, width)` of their product with `N(0, 1)`.
-
-    Args:
-        means, log_variances: of the experts.
-        present: booleans `(batch, experts)`; the others do not count.
-    """
-    here = present[..., None]
-    precisions = ops.where(here, ops.exp(-log_variances), ops.zeros_like(log_variances))
-    total = 1 + ops.sum(precisions, axis=1)
-    return ops.sum(precisions * ops.where(here, means, ops.zeros_like(means)), axis=1) / total, 1 / total
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

@@ -10,6 +10,7 @@ from mmkeras.layers.embedding import (
     SimilarityScale,
     TokenEmbedding,
 )
+from mmkeras.layers.gaussian import GaussianProduct, Ramp, SampleGaussian, gaussian_product
 from mmkeras.layers.gradient_reversal import GradientReversal
 from mmkeras.layers.label_queries import LabelQueries, Thresholds
 from mmkeras.layers.memory import JoinTokens
@@ -33,6 +34,7 @@ __all__ = [
     "EncodeLabel",
     "EncodeTags",
     "FillAbsent",
+    "GaussianProduct",
     "GradientReversal",
     "JoinTokens",
     "L2Normalize",
@@ -42,9 +44,11 @@ __all__ = [
     "Pool",
     "PresentMean",
     "Projection",
+    "Ramp",
     "RawPresence",
     "ReadNumber",
     "Relations",
+    "SampleGaussian",
     "ScheduledSampling",
     "ShiftRight",
     "SimilarityScale",
@@ -54,6 +58,7 @@ __all__ = [
     "TokenizeText",
     "TransformerBlock",
     "canonical_directions",
+    "gaussian_product",
 ]
 
 _RAW = {

@@ -1,6 +1,6 @@
 """Losses: functions of tensors, on any backend. Each gives one value a row unless it says otherwise."""
 
-from mmkeras.losses.adversarial import ADVERSARIAL_LOSSES, gaussian_kl, generator_loss, gradient_penalty
+from mmkeras.losses.adversarial import ADVERSARIAL_LOSSES, generator_loss, gradient_penalty
 from mmkeras.losses.alignment import (
     ALIGNMENT_LOSSES,
     barlow_twins,
@@ -15,7 +15,14 @@ from mmkeras.losses.alignment import (
 from mmkeras.losses.classification import LabelCrossentropy, TagsCrossentropy
 from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, triplet
 from mmkeras.losses.domain import DOMAIN_LOSSES, coral, mmd
-from mmkeras.losses.reconstruction import pixel_bce, pixel_mse, token_cross_entropy, vector_mse
+from mmkeras.losses.reconstruction import (
+    gaussian_kl,
+    pixel_bce,
+    pixel_mse,
+    token_cross_entropy,
+    token_nll,
+    vector_mse,
+)
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
@@ -41,6 +48,7 @@ __all__ = [
     "pixel_mse",
     "siglip",
     "token_cross_entropy",
+    "token_nll",
     "triplet",
     "vector_mse",
     "vicreg",

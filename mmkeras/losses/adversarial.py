@@ -40,11 +40,6 @@ def gradient_penalty(gradients):
     return ops.mean(ops.square(norm - 1))
 
 
-def gaussian_kl(mean, log_variance):
-    """KL divergence from a standard normal, summed over the dimensions: two `(batch, dim)` to `(batch,)`."""
-    return 0.5 * ops.sum(ops.square(mean) + ops.exp(log_variance) - 1 - log_variance, axis=-1)
-
-
 ADVERSARIAL_LOSSES = {
     "non_saturating": non_saturating,
     "hinge": hinge,

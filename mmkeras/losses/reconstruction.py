@@ -1,4 +1,4 @@
-"""Reconstruction losses: one value a row."""
+"""Reconstruction losses, and the divergence of variational models: one value a row."""
 
 import keras
 from keras import ops
@@ -17,26 +17,38 @@ def pixel_bce(pixels, reconstruction):
     return -ops.mean(loss, axis=tuple(range(1, len(loss.shape))))
 
 
-def token_cross_entropy(ids, logits, label_smoothing=0.0):
-    """Cross-entropy in nats a token, padding (0) left out: ids `(batch, length)`, logits `(batch, length, ids)`.
+def token_nll(ids, logits, label_smoothing=0.0):
+    """Cross-entropy in nats, summed over the tokens, padding (0) left out: ids `(batch, length)`, logits `(batch,
+    length, ids)`.
 
     Args:
         label_smoothing: share of the target spread evenly over the vocabulary (Szegedy 2016).
+    """
+    loss = keras.losses.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+    if label_smoothing:
+        uniform = -ops.mean(ops.log_softmax(logits, axis=-1), axis=-1)
+        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+    return ops.sum(ops.where(ops.not_equal(ids, 0), loss, ops.zeros_like(loss)), axis=-1)
+
+
+def token_cross_entropy(ids, logits, label_smoothing=0.0):
+    """`token_nll` a token: ids `(batch, length)`, logits `(batch, length, ids)`.
 
     Example:
 
     >>> float(token_cross_entropy(np.array([[1, 0]]), np.zeros((1, 2, 4), "float32"))[0]) - np.log(4) < 1e-6
     True
     """
-    real = ops.cast(ops.not_equal(ids, 0), logits.dtype)
-    loss = keras.losses.sparse_categorical_crossentropy(ids, logits, from_logits=True)
-    if label_smoothing:
-        uniform = -ops.mean(ops.log_softmax(logits, axis=-1), axis=-1)
-        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
-    return ops.sum(loss * real, axis=-1) / ops.maximum(ops.sum(real, axis=-1), 1.0)
+    num_tokens = ops.sum(ops.cast(ops.not_equal(ids, 0), logits.dtype), axis=-1)
+    return token_nll(ids, logits, label_smoothing) / ops.maximum(num_tokens, 1.0)
 
 
 def vector_mse(vectors, reconstruction):
     """Squared error, averaged over the features: `(batch, ...)` to `(batch,)`."""
     squares = ops.square(vectors - reconstruction)
     return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))
+
+
+def gaussian_kl(mean, log_variance):
+    """KL divergence from a standard normal, summed over the dimensions: two `(batch, dim)` to `(batch,)`."""
+    return 0.5 * ops.sum(ops.square(mean) + ops.exp(log_variance) - 1 - log_variance, axis=-1)

@@ -10,6 +10,7 @@ _RECONSTRUCTION = {
     "pixel_mse": losses.pixel_mse,
     "pixel_bce": losses.pixel_bce,
     "tokens": losses.token_cross_entropy,
+    "token_nll": losses.token_nll,
     "vector_mse": losses.vector_mse,
 }
 
@@ -44,7 +45,7 @@ class Reconstruction(Term):
         name, weight: see Term.
         target: the input that is reconstructed.
         output: the output that reconstructs it.
-        loss: `"pixel_mse"`, `"pixel_bce"`, `"tokens"` or `"vector_mse"`.
+        loss: `"pixel_mse"`, `"pixel_bce"`, `"tokens"`, `"token_nll"` or `"vector_mse"`.
         given: inputs that must be present besides.
         options: further arguments of the loss, such as label smoothing.
     """
@@ -63,6 +64,27 @@ class Reconstruction(Term):
             rows = rows * present[name]
         loss = _RECONSTRUCTION[self.loss](inputs[self.target], outputs[self.output], **self.options)
         return ops.sum(loss * rows) / ops.maximum(ops.sum(rows), 1.0)
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class Divergence(Term):
+    """KL divergence of a posterior from `N(0, 1)`, times the output `divergence_weight (batch,)`.
+
+    Args:
+        name, weight: see Term.
+        output: the posterior `(batch, 2 * dim)`, means, then logarithms of variances.
+        given: modalities; rows that have none of them do not count.
+    """
+
+    def __init__(self, name, output, given, weight=1.0):
+        super().__init__(name, weight)
+        self.output = output
+        self.given = list(given)
+
+    def __call__(self, inputs, targets, outputs, present):
+        rows = ops.cast(sum(present[name] for name in self.given) > 0, "float32")
+        divergence = losses.gaussian_kl(*ops.split(outputs[self.output], 2, axis=-1))
+        return ops.sum(divergence * outputs["divergence_weight"] * rows) / ops.maximum(ops.sum(rows), 1.0)
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

@@ -40,12 +40,24 @@ MEASURES = {
     "sentiment": [("mae", False, "image and remark", ["image", "remark"], ("mean of training", "mae"))],
     "tagger": [("map", True, "image and text", ["image", "text"], ("every tag always", "map"))],
     "transformer": [("accuracy", True, "image and text", ["image", "text"], ("majority label", "accuracy"))],
+    "variational_autoencoder": [
+        ("mse", False, "image from text", [], ("image from text", "mse_of_mean")),
+        ("bleu4", True, "text from image", [], None),
+        ("accuracy", True, "image from text, its label", [], None),
+        ("accuracy", True, "text from image, its label", [], None),
+        ("same_label", True, "image and text from the prior", [], ("image and text from the prior", "chance")),
+    ],
     "vqa": [
         ("accuracy", True, "image and question", ["image", "question"],
          ("most frequent answer to the question", "accuracy")),
     ],
 }  # fmt: skip
 NAMES = sorted(MEASURES)
+# Models whose drawings are judged by another, if it is there: the option of their evaluation, and that model.
+JUDGES = {
+    "conditional_gan": {"retriever": "dual_encoder"},
+    "variational_autoencoder": {"classifier": "fusion_classifier"},
+}
 
 
 def run(out="bench/quality", names=None, seed=0):
@@ -57,7 +69,7 @@ def run(out="bench/quality", names=None, seed=0):
         seed: of the trainings.
     """
     out = pathlib.Path(out)
-    names = sorted(names or NAMES, key=lambda name: name == "conditional_gan")  # it asks a dual_encoder
+    names = sorted(names or NAMES, key=lambda name: name in JUDGES)  # these ask the others
     return table(bench.measured(out / "quality.json", names, lambda name: measure(name, out, seed)))
 
 
@@ -67,8 +79,9 @@ def measure(name, out, seed):
     trained = zoo.train(name, "scenes", out=out / name, overwrite=True, seed=seed, verbose=2)
     seconds = time.monotonic() - began
     options = {"subsets": True} if name == "fusion_classifier" else {}
-    if name == "conditional_gan" and (out / "dual_encoder" / "model.keras").exists():
-        options["retriever"] = zoo.load(out / "dual_encoder")
+    for option, judge in JUDGES.get(name, {}).items():
+        if (out / judge / "model.keras").exists():
+            options[option] = zoo.load(out / judge)
     report = trained.evaluate("test", **options)
     servable = trained.export(out / "servables")
     size = sum(file.stat().st_size for file in servable.rglob("*") if file.is_file())
