@@ -20,6 +20,7 @@ SIGNATURES = {
     "dual_encoder": {"serving_default", "encode_image", "encode_text", "score", "search"},
     "fusion_classifier": {"serving_default", "classify"},
     "captioner": {"serving_default", "generate", "generate_nucleus"},
+    "masked_autoencoder": {"serving_default", "encode_image", "encode_text", "fill"},
     "multitask": {"serving_default", "encode_text"},
     "sentiment": {"serving_default", "contributions"},
     "tagger": {"serving_default", "classify"},
@@ -27,7 +28,7 @@ SIGNATURES = {
     "variational_autoencoder": {"serving_default", "encode", "encode_image", "encode_text", "decode", "generate"},
     "vqa": {"serving_default", "answers"},
 }
-TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn"}
+TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn", "masked_autoencoder": "words"}
 
 
 @pytest.fixture(scope="module")

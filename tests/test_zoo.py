@@ -80,6 +80,9 @@ def batch(name, split, **hyperparameters):
     x, *y = next(iter(prepared(name, split).batches(pre, batch_size=len(split), training=False)))
     x = {key: value.numpy() for key, value in x.items()}
     y = {key: value.numpy() for key, value in y[0].items()} if y else None
+    if name == "masked_autoencoder":  # every other patch, and the words between
+        x["image_hidden"] = np.tile(np.arange(16) % 2, (len(split), 1)).astype("float32")
+        x["text_hidden"] = np.tile(np.arange(8) % 2, (len(split), 1)).astype("float32")
     return x, y
 
 
@@ -131,6 +134,8 @@ def test_preprocess_and_model_have_one_structure(name, source):
     assert set(real) == set(symbolic)
     if name == "conditional_gan":  # a text is all it draws from: noise is its own, and presence is not asked for
         del expected["noise"], symbolic["presence"]
+    if name == "masked_autoencoder":  # what is hidden is drawn in the training step
+        del expected["image_hidden"], expected["text_hidden"]
     assert set(symbolic) == set(expected)
     for key, tensor in expected.items():
         assert key == tensor.name

@@ -119,7 +119,7 @@ def signatures(config, model, preprocessor):
     """As a fusion_classifier's: `serving_default` and `classify`; for retrieval `score` and `encode_<input>`."""
     import tensorflow as tf
 
-    from mmkeras.export import Signature, label_signatures, raw_specs
+    from mmkeras.export import Signature, alone_signature, label_signatures, raw_specs
 
     if config.target:
 
@@ -129,15 +129,10 @@ def signatures(config, model, preprocessor):
         return label_signatures(preprocessor, config.target, probabilities)
 
     def encode(name):
-        def function(raw):  # the others are absent
-            batch, given = tf.shape(raw[name])[0], dict(raw)
-            for other, spec in raw_specs(preprocessor).items():
-                if other != name:
-                    nothing = "" if spec.dtype == tf.string else float("nan")
-                    given[other] = tf.fill([batch, *spec.shape[1:]], tf.constant(nothing, spec.dtype))
-            return {"embedding": model(preprocessor.inputs(given), training=False)[f"{name}_embedding"]}
+        def embed(inputs):
+            return {"embedding": model(inputs, training=False)[f"{name}_embedding"]}
 
-        return Signature(function, raw_specs(preprocessor, [name]))
+        return alone_signature(preprocessor, name, embed)
 
     result = {f"encode_{name}": encode(name) for name in config.names}
     first, second = config.names[:2]

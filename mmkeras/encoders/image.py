@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from mmkeras.layers import AddPosition, TransformerBlock
+from mmkeras.layers import AddPosition, TransformerBlock, patch_side
 from mmkeras.layers.transformer import heads_of
 
 # Keras' default momentum of 0.99 leaves the averages of batch norm far behind on small data: evaluation stands at
@@ -111,7 +111,7 @@ def mixer(x, width, grid=4, num_layers=4):
 
 def _patches(x, width, grid):
     """Patches as tokens `(batch, places, width)`, `grid` of them on the shorter side, and how many on each side."""
-    side = -(-min(x.shape[1:3]) // grid)
+    side = patch_side(x.shape[1:], grid)
     x = layers.Rescaling(4.0, -2.0)(x)  # around zero: no batch norm does it here
     x = layers.Conv2D(width, side, side, padding="same")(x)
     places = x.shape[1:3]

@@ -5,6 +5,7 @@ from mmkeras.export.index import SearchIndex, search_signature
 from mmkeras.export.saved_model import export, own_process
 from mmkeras.export.signatures import (
     Signature,
+    alone_signature,
     encode_png,
     encode_signature,
     label_signatures,
@@ -16,6 +17,7 @@ from mmkeras.export.signatures import (
 __all__ = [
     "SearchIndex",
     "Signature",
+    "alone_signature",
     "beam_search",
     "encode_png",
     "encode_signature",

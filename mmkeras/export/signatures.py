@@ -60,6 +60,26 @@ def encode_signature(preprocessor, model, name):
     return Signature(encode, raw_specs(preprocessor, [name]))
 
 
+def alone_signature(preprocessor, name, function):
+    """A signature of one raw modality, all others being absent.
+
+    Args:
+        preprocessor: a fitted Preprocessor.
+        name: of the modality.
+        function: from a model's inputs to `{name: tensor}`.
+    """
+
+    def call(raw):
+        batch, given = tf.shape(raw[name])[0], dict(raw)
+        for other, spec in raw_specs(preprocessor).items():
+            if other != name:
+                nothing = "" if spec.dtype == tf.string else float("nan")
+                given[other] = tf.fill([batch, *spec.shape[1:]], tf.constant(nothing, spec.dtype))
+        return function(preprocessor.inputs(given))
+
+    return Signature(call, raw_specs(preprocessor, [name]))
+
+
 def label_signatures(preprocessor, column, probabilities):
     """`serving_default`: best label and all probabilities; `classify`: labels and scores, the best first.
 

@@ -15,6 +15,7 @@ from mmkeras.layers.gradient_reversal import GradientReversal
 from mmkeras.layers.label_queries import LabelQueries, Thresholds
 from mmkeras.layers.memory import JoinTokens
 from mmkeras.layers.modality_dropout import ModalityDropout
+from mmkeras.layers.patches import HideTokens, StandIn, from_patches, patch_side, to_patches
 from mmkeras.layers.pooling import Pool
 from mmkeras.layers.presence import FillAbsent, PresentMean
 from mmkeras.layers.projection import Projection, canonical_directions
@@ -36,6 +37,7 @@ __all__ = [
     "FillAbsent",
     "GaussianProduct",
     "GradientReversal",
+    "HideTokens",
     "JoinTokens",
     "L2Normalize",
     "LabelQueries",
@@ -52,13 +54,17 @@ __all__ = [
     "ScheduledSampling",
     "ShiftRight",
     "SimilarityScale",
+    "StandIn",
     "StandardizeVector",
     "Thresholds",
     "TokenEmbedding",
     "TokenizeText",
     "TransformerBlock",
     "canonical_directions",
+    "from_patches",
     "gaussian_product",
+    "patch_side",
+    "to_patches",
 ]
 
 _RAW = {

@@ -5,6 +5,7 @@ from mmkeras.metrics.classification import (
     classification,
     confusion,
     expected_calibration_error,
+    linear_probe,
     multilabel,
     polarity,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "frechet_distance",
     "inception_score",
     "kernel_distance",
+    "linear_probe",
     "multilabel",
     "polarity",
     "ranks",

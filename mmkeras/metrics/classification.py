@@ -127,6 +127,23 @@ def _best_threshold(positive, scores):
     return float((scores[best] + lower) / 2)
 
 
+def linear_probe(features, labels, test_features, test_labels, penalty=1.0):
+    """Accuracy of a linear classifier on features that were learned without labels.
+
+    Ridge regression of the labels' one-hot vectors on the standardised features, which has one solution, and no seed.
+
+    Args:
+        features, labels: `(rows, dim)` and class numbers `(rows,)` that it learns from.
+        test_features, test_labels: what it is asked about.
+        penalty: of the weights.
+    """
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-8
+    x, test = (features - mean) / deviation, (test_features - mean) / deviation
+    y = np.eye(int(max(labels.max(), test_labels.max())) + 1)[labels]
+    weights = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (y - y.mean(axis=0)))
+    return float(np.mean((test @ weights + y.mean(axis=0)).argmax(axis=-1) == test_labels))
+
+
 def confusion(labels, predicted, num_classes):
     """Counts `(classes, classes)`: true class down, predicted class across."""
     matrix = np.zeros((num_classes, num_classes), dtype="int64")

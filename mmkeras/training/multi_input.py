@@ -46,14 +46,18 @@ class MultiInput(keras.Model):
             y_pred = {name: value for name, value in y_pred.items() if name in y}
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
+    def fills(self, name):
+        """The number that stands in for an input which may be left out, None for one which may not."""
+        return 1.0 if name == "presence" else None
+
     def matched(self, inputs):
-        """The inputs in the model's order, checked, `presence` filled in."""
+        """The inputs in the model's order, checked, those that may be left out filled in."""
         expected = {tensor.name: tensor for tensor in self.inputs}
         if not isinstance(inputs, dict):
             raise ValueError(
                 f"Expected inputs as a dict with the keys {sorted(expected)}. Received: {type(inputs).__name__}."
             )
-        missing = sorted(set(expected) - set(inputs) - {"presence"})
+        missing = sorted(name for name in set(expected) - set(inputs) if self.fills(name) is None)
         extra = sorted(set(inputs) - set(expected) - {"presence"})
         if missing or extra:
             problem = "; ".join(
@@ -64,9 +68,9 @@ class MultiInput(keras.Model):
             )
         values = {}
         for name, tensor in expected.items():
-            if name == "presence" and name not in inputs:
+            if name not in inputs:
                 first = ops.convert_to_tensor(next(iter(inputs.values())))
-                values[name] = ops.ones((ops.shape(first)[0], tensor.shape[-1]))
+                values[name] = ops.full((ops.shape(first)[0], *tensor.shape[1:]), self.fills(name))
                 continue
             value = inputs[name]
             if not keras.backend.is_keras_tensor(value):

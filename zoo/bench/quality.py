@@ -31,6 +31,13 @@ MEASURES = {
         ("recall@10", True, "text -> image", [], "gallery"),
     ],
     "fusion_classifier": [("accuracy", True, "image and text", ["image", "text"], ("majority label", "accuracy"))],
+    "masked_autoencoder": [
+        ("mse", False, "hidden image from image and text", ["hidden image from image", "hidden image from text"],
+         ("hidden image from image", "mse_of_mean")),
+        ("accuracy", True, "hidden text from image and text", ["hidden text from image", "hidden text from text"],
+         ("hidden text from text", "most_frequent")),
+        ("accuracy", True, "linear probe", [], ("linear probe", "majority")),
+    ],
     "multitask": [
         ("accuracy", True, "category", [], ("category, majority", "accuracy")),
         ("map", True, "tags", [], ("tags, every tag always", "map")),
