@@ -18,6 +18,7 @@ SIGNATURES = {
     "cross_modal": {"serving_default"},
     "domain_adversarial": {"serving_default", "classify"},
     "dual_encoder": {"serving_default", "encode_image", "encode_text", "score", "search"},
+    "few_shot": {"serving_default", "classify"},
     "fusion_classifier": {"serving_default", "classify"},
     "captioner": {"serving_default", "generate", "generate_nucleus"},
     "masked_autoencoder": {"serving_default", "encode_image", "encode_text", "fill"},
@@ -31,6 +32,9 @@ SIGNATURES = {
 TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn", "masked_autoencoder": "words"}
 
 
+SOURCES = {"few_shot": "scenes:400"}  # it divides the classes
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A function from a model's name to a tiny run of it, once a name."""
@@ -41,7 +45,7 @@ def trained(tmp_path_factory):
             out = tmp_path_factory.mktemp(name)
             options = {"text_encoder": TEXT_ENCODERS.get(name, "bag"), "preset": "tiny", "epochs": 1, "verbose": 0}
             options["skip_bad"] = name == "vqa"  # of so few rows, some answers occur in validation alone
-            runs[name] = zoo.train(name, "scenes:64", out=out / "run", **options)
+            runs[name] = zoo.train(name, SOURCES.get(name, "scenes:64"), out=out / "run", **options)
         return runs[name]
 
     return train
@@ -73,12 +77,14 @@ def calls(run, signatures, raw):
     width = getattr(run.config, "embedding_dim", 1)
     embedding = np.random.default_rng(0).normal(size=(7, width)).astype("float32")[:num_rows]
     values = {**raw, "seed": list(range(num_rows)), "embedding": embedding}
+    values["support_image"], values["support_label"] = raw["image"], [f"class {i % 2}" for i in range(num_rows)]
     return {name: {key: values[key] for key in signature.inputs} for name, signature in signatures.items()}
 
 
 def of_rows(arguments, rows):
     return {
-        name: {key: [values[i] for i in rows] for key, values in given.items()} for name, given in arguments.items()
+        name: {key: v if key.startswith("support_") else [v[i] for i in rows] for key, v in given.items()}
+        for name, given in arguments.items()
     }
 
 
@@ -177,10 +183,11 @@ def test_run_folder_holds_what_it_says_and_gives_the_same_model(name, trained):
     saved = json.loads(text)
     assert str(run.path.parent) not in text
     assert not [v for v in strings(saved) if v.startswith("/")]
-    assert (saved["model"], saved["preset"], saved["data"]) == (name, "tiny", "scenes:64")
+    assert (saved["model"], saved["preset"], saved["data"]) == (name, "tiny", SOURCES.get(name, "scenes:64"))
     if run.config.of_kind("text"):
         assert saved["hyperparameters"]["vocabulary_size"] < 50  # that of the training split
-    assert saved["splits"] == {"train": 64, "validation": 8, "test": 8}
+    sizes = {split: len(rows) for split, rows in run.source.splits.items()}
+    assert saved["splits"] == (sizes if name in SOURCES else {"train": 64, "validation": 8, "test": 8})
 
     again = zoo.load(run.path)
     assert again.config == run.config

@@ -19,8 +19,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A recurrent network takes JAX long to compile: one model has it.
 OPTIONS = {"preset": "tiny", "modality_dropout": 0.0}
 TEXT_ENCODERS = {"autoencoder": "bilstm", "dual_encoder": "cnn", "masked_autoencoder": "words"}
-STEPS = ["autoencoder", "captioner", "cross_modal", "domain_adversarial", "dual_encoder", "fusion_classifier",
-         "masked_autoencoder", "multitask", "sentiment", "transformer"]  # fmt: skip
+STEPS = ["autoencoder", "captioner", "cross_modal", "domain_adversarial", "dual_encoder", "few_shot",
+         "fusion_classifier", "masked_autoencoder", "multitask", "sentiment", "transformer"]  # fmt: skip
 DRAWING = ["variational_autoencoder"]  # draws in its step, and another generator draws otherwise
 
 # Forward with the weights of the file, then one step of `fit`; the answers go into a file.

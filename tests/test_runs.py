@@ -557,7 +557,7 @@ def test_prediction_is_in_words_and_a_modality_may_be_left_out(classifier):
     np.testing.assert_allclose(one["probabilities"][0], answer["probabilities"][0], atol=1e-5)
     for mistake, message in (
         ({"sound": ["x"]}, "Expected values for some of"),
-        ({"text": ["a"], "image": [b"", b""]}, "as many values for every modality"),
+        ({"text": ["a"], "image": [b"", b""]}, "as many values for each of image, text"),
         ({"text": "a red circle"}, "Expected a list of values for `text`"),
         ({"image": [np.zeros((8, 8, 3))]}, "Expected a path or encoded bytes for `image`. Received: ndarray"),
         ({"image": ["none.png"]}, "there is no file none.png"),

@@ -131,7 +131,7 @@ class Run:
         Args:
             signature: name of the serving function.
             **raw: a list a modality: pictures, sounds and clips as paths or encoded bytes, texts, lists of numbers.
-                A modality left out is absent.
+                A modality left out is absent. Of few_shot the examples besides: `support_image`, `support_label`.
 
         Returns:
             `{output: array}`; strings as Python strings.
@@ -148,13 +148,14 @@ class Run:
         for name, values in raw.items():
             if isinstance(values, (str, bytes, pathlib.Path)):
                 raise ValueError(f"Expected a list of values for `{name}`, one a row. Received: {values!r:.60}.")
-        num_rows = {name: len(values) for name, values in raw.items()}
-        if len(set(num_rows.values())) > 1:
-            raise ValueError(f"Expected as many values for every modality. Received: {num_rows}.")
-        filled = {
-            name: _raw_values(name, self.config.modalities.get(name), raw.get(name), spec, max(num_rows.values()))
-            for name, spec in specs.items()
-        }
+        filled = {}
+        for names in ([n for n in specs if n.startswith("support_")], [n for n in specs if "support_" not in n]):
+            num_rows = {name: len(raw[name]) for name in names if name in raw}
+            if names and len(set(num_rows.values())) != 1:
+                raise ValueError(f"Expected as many values for each of {', '.join(names)}. Received: {num_rows}.")
+            for name in names:
+                kind = self.config.modalities.get(name.removeprefix("support_"))
+                filled[name] = _raw_values(name, kind, raw.get(name), specs[name], max(num_rows.values()))
         try:
             answer = self.signatures[signature](filled)
         except tf.errors.InvalidArgumentError as error:

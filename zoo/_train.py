@@ -68,7 +68,7 @@ def train(
         run.data, run.columns = str(data), dict(columns or {})
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
-    _build_model(run, len(train_split))
+    _build_model(run, train_split)
     if not resume:
         _begin_encoders(run, warm_start, verbose)
     for split in (train_split, validation):
@@ -188,16 +188,23 @@ def relative(name, folder):
     return str(name)
 
 
-def _batches(config, num_rows):
+def _order(run, split, epoch):
+    """The rows of an epoch, where the model has an order of its own; None otherwise."""
+    return run.module.order(run.config, split, run.seed, epoch) if hasattr(run.module, "order") else None
+
+
+def _batches(run, split):
     """(rows a step, steps an epoch)."""
-    batch_size = min(config.batch_size, num_rows)
+    order = _order(run, split, 0)
+    num_rows = len(split) if order is None else len(order)
+    batch_size = min(run.config.batch_size, num_rows)
     return batch_size, num_rows // batch_size
 
 
-def _build_model(run, num_rows):
+def _build_model(run, split):
     config = run.config
     run.model = run.module.build(config)
-    steps = _batches(config, num_rows)[1]
+    steps = _batches(run, split)[1]
     _registry.compile_model(run.module, run.model, config, steps * config.epochs)
     if not run.model.optimizer.built:
         run.model.optimizer.build(run.model.trainable_variables)
@@ -261,7 +268,7 @@ def _unlike(run, other, name):
 
 def _fit_model(run, folder, split, validation, verbose):
     config = run.config
-    batch_size, steps = _batches(config, len(split))
+    batch_size, steps = _batches(run, split)
     start, rows = folder.restore_checkpoint(run.model)
     if start >= config.epochs and verbose:
         print(f"{folder.path} has all of its {config.epochs} epochs. Train on with --epochs and a larger number.")
@@ -269,12 +276,15 @@ def _fit_model(run, folder, split, validation, verbose):
 
     def epoch_batches(epoch):
         dataset = sources.batches(
-            split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True
-        )
+            split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True,
+            order=_order(run, split, epoch),
+        )  # fmt: skip
         if weights is not None:
             dataset = dataset.map(lambda x, y: (x, y, {"label": tf.gather(weights, y["label"])}))
         return dataset
 
+    rows_in_order = _order(run, validation, 0)
+    asked = sources.batches(validation, run.preprocessor, config.batch_size, training=False, order=rows_in_order)
     summary = tf.summary.create_file_writer(str(folder / "logs"))
 
     def after_epoch(epoch, logs):
@@ -290,9 +300,7 @@ def _fit_model(run, folder, split, validation, verbose):
 
     began = time.monotonic()
     with sources.naming_rows(validation, run.preprocessor), sources.naming_rows(split, run.preprocessor):
-        training.fit(
-            run.model, epoch_batches, config.epochs, start, run.batches(validation), [AfterEpoch(after_epoch)], verbose
-        )
+        training.fit(run.model, epoch_batches, config.epochs, start, asked, [AfterEpoch(after_epoch)], verbose)
     summary.close()
     if hasattr(run.module, "calibrate"):
         run.module.calibrate(run, validation)

@@ -3,6 +3,7 @@
 from mmkeras.data.adapt import adapt, labels_of, texts_of
 from mmkeras.data.augment import Augment
 from mmkeras.data.check import checked, clip_fault, picture_fault, report, sound_fault
+from mmkeras.data.episodes import divide_classes, episodes
 from mmkeras.data.opening import open
 from mmkeras.data.pair import halves, pair
 from mmkeras.data.pipeline import Preprocessor, batches, encoded, naming_rows, raw_batches
@@ -22,7 +23,9 @@ __all__ = [
     "batches",
     "checked",
     "clip_fault",
+    "divide_classes",
     "encoded",
+    "episodes",
     "halves",
     "labels_of",
     "naming_rows",

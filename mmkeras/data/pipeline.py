@@ -94,7 +94,7 @@ class Preprocessor:
         return self._graph[1]
 
 
-def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False):
+def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False, order=None):
     """Batches `(inputs, targets)` of a split, ready for `fit` and `evaluate`; `(inputs,)` where there are no targets.
 
     Args:
@@ -105,6 +105,7 @@ def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=Non
         seed: of the order and the augmentation.
         epoch: the epoch whose order is wanted; None for a dataset that is shuffled anew at every pass.
         drop_remainder: whether an uneven last batch is left out.
+        order: numbers of the rows in another order, in which a row may come twice or not at all.
 
     Returns:
         A `tf.data.Dataset`.
@@ -114,10 +115,11 @@ def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=Non
     """
     training = split.name == "train" if training is None else training
     arrays = _cached(split, preprocessor, batch_size)
-    if training and epoch is not None:
+    if order is None and training and epoch is not None:
         order = np.random.default_rng([seed, epoch]).permutation(len(split))
+    if order is not None:
         rows = tf.data.Dataset.from_tensor_slices(order)
-        draw = (seed * 10_007 + epoch) % 2**31
+        draw = (seed * 10_007 + (epoch or 0)) % 2**31
         draws = tf.data.Dataset.counter().map(lambda step: tf.stack([draw, tf.cast(step, tf.int32)]))
     else:
         rows = tf.data.Dataset.range(len(split))

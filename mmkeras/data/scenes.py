@@ -9,6 +9,7 @@ same on every machine. A picture shows one to three objects; the first is the la
 | `text` | text | caption: "a large red circle top left and a small blue square bottom left on white" |
 | `tags` | tags | the shapes and colours in the picture |
 | `label` | label | shape of the first object (6 classes) |
+| `object` | other | colour and shape of the first object: "red circle" (48 classes) |
 | `question`, `answer` | text, label | about shape, colour, number, place and existence; yes and no balanced |
 | `question_type` | other | which of these |
 | `mood_image`, `mood_text`, `sentiment` | other | -1 or 1 of picture (dark or bright ground) and remark; their mean |
@@ -82,6 +83,7 @@ def _split(name, num_rows, seed):
         "text": column(caption),
         "tags": column(lambda row: sorted({w for o in row["objects"] for w in (o["shape"], o["color"])})),
         "label": column(lambda row: row["objects"][0]["shape"]),
+        "object": column(lambda row: f"{row['objects'][0]['color']} {row['objects'][0]['shape']}"),
         "question": column(lambda row: row["question"][1]),
         "answer": column(lambda row: row["question"][2]),
         "question_type": column(lambda row: row["question"][0]),

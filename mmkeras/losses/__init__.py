@@ -15,6 +15,7 @@ from mmkeras.losses.alignment import (
 from mmkeras.losses.classification import LabelCrossentropy, TagsCrossentropy
 from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, triplet
 from mmkeras.losses.domain import DOMAIN_LOSSES, coral, mmd
+from mmkeras.losses.episodic import EPISODIC_LOGITS, matching, prototypical
 from mmkeras.losses.reconstruction import (
     gaussian_kl,
     pixel_bce,
@@ -29,6 +30,7 @@ __all__ = [
     "ALIGNMENT_LOSSES",
     "CONTRASTIVE_LOSSES",
     "DOMAIN_LOSSES",
+    "EPISODIC_LOGITS",
     "LabelCrossentropy",
     "TagsCrossentropy",
     "barlow_twins",
@@ -40,12 +42,14 @@ __all__ = [
     "gaussian_kl",
     "generator_loss",
     "gradient_penalty",
+    "matching",
     "mmd",
     "moment_discrepancy",
     "overlap",
     "pair_distance",
     "pixel_bce",
     "pixel_mse",
+    "prototypical",
     "siglip",
     "token_cross_entropy",
     "token_nll",

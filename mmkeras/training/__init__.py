@@ -1,6 +1,7 @@
 """Training: the model base, objectives over several outputs, the loop, and steps that are special."""
 
 from mmkeras.training.balance import BALANCES, MultiTask, TaskWeights
+from mmkeras.training.episodic import Episodic
 from mmkeras.training.masked import Hidden, Masked
 from mmkeras.training.multi_input import MultiInput
 from mmkeras.training.objective import (
@@ -24,6 +25,7 @@ __all__ = [
     "Correlation",
     "Discrepancy",
     "Divergence",
+    "Episodic",
     "Hidden",
     "Masked",
     "MultiInput",

@@ -30,6 +30,10 @@ MEASURES = {
         ("recall@10", True, "image -> text", [], "gallery"),
         ("recall@10", True, "text -> image", [], "gallery"),
     ],
+    "few_shot": [
+        ("accuracy", True, "5-way 1-shot", [], ("5-way 1-shot, raw inputs", "accuracy")),
+        ("accuracy", True, "5-way 5-shot", [], ("5-way 5-shot, raw inputs", "accuracy")),
+    ],
     "fusion_classifier": [("accuracy", True, "image and text", ["image", "text"], ("majority label", "accuracy"))],
     "masked_autoencoder": [
         ("mse", False, "hidden image from image and text", ["hidden image from image", "hidden image from text"],
