@@ -18,7 +18,9 @@ RAW_LAYERS = {
     "tokenize_text",
 }  # fmt: skip
 # Within `training` the model base and the objectives run on every backend.
-ANY_BACKEND = {"training/multi_input.py", "training/objective.py", "training/optimizer.py"}
+ANY_BACKEND = {
+    "training/masked.py", "training/multi_input.py", "training/objective.py", "training/optimizer.py",
+}  # fmt: skip
 
 
 def imported(path):

@@ -57,4 +57,7 @@ def test_a_benchmark_names_what_it_measures(capsys):
     assert main(["bench", "answers", "--only", "flim"]) == 2
     assert "does not measure `flim`. Did you mean `film`? It measures: stacked" in capsys.readouterr().err
     assert main(["bench", "answer"]) == 2
-    assert "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, quality." in capsys.readouterr().err
+    assert (
+        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, pointing, quality."
+        in capsys.readouterr().err
+    )

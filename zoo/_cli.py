@@ -166,6 +166,15 @@ def _add_run_commands(commands):
     command.add_argument("--out", help="folder for the pictures, sounds and clips of an answer (.)", default=".")
     command.set_defaults(run=_predict)
 
+    command = commands.add_parser("explain", help="a figure of where in a row a model's answer came from")
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("values", nargs="*", metavar="NAME=VALUE", help="as for predict")
+    command.add_argument("--image", help="the picture, where the model has one")
+    command.add_argument("--text", help="the text, where the model has one")
+    command.add_argument("--target", help="label, answer or tag to be explained (the predicted one)")
+    command.add_argument("--out", help="file of the figure (RUN/figures/explanation.png)")
+    command.set_defaults(run=_explain)
+
     command = commands.add_parser("search", help="nearest items of a gallery to a text or a picture")
     command.add_argument("folder", metavar="RUN")
     command.add_argument("query")
@@ -212,14 +221,42 @@ def _number(value):
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _predict(options):
-    run = _load(options.folder)
-    raw = {}
-    for pair in options.values:
+def _values(run, pairs):
+    """`["name=value", ...]` as `{name: value}`."""
+    values = {}
+    for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"Expected NAME=VALUE, such as text='a red circle'. Received: {pair!r}.")
-        raw[name] = [_value(run, name, value)]
+        values[name] = _value(run, name, value)
+    return values
+
+
+def _explain(options):
+    run = _load(options.folder)
+    values = _values(run, options.values)
+    for kind in ("image", "text"):
+        if getattr(options, kind) is not None:
+            names = run.config.of_kind(kind)
+            if len(names) != 1:
+                raise ValueError(f"Expected one {kind} for --{kind}. The model has: {', '.join(names) or 'none'}.")
+            values[names[0]] = getattr(options, kind)
+    found = run.explain(options.target, **values)
+    print(f"{found['of']}: {found['score']:.4f}")
+    for title, numbers in {**found["tokens"], "Shapley values": found["shapley"].items()}.items():
+        if numbers:
+            print(f"{title}: " + "  ".join(f"{name} {value:+.4f}" for name, value in numbers))
+    from mmkeras.runs import replaced
+
+    path = pathlib.Path(options.out) if options.out else run.path / "figures" / "explanation.png"
+    with replaced(path) as beside:
+        found["figure"].savefig(beside, dpi=120)
+    print(f"figure: {path}")
+
+
+def _predict(options):
+    run = _load(options.folder)
+    raw = {name: [value] for name, value in _values(run, options.values).items()}
     answer = {}
     for name, value in run.predict(options.signature, **raw).items():
         value = value[0].tolist() if hasattr(value[0], "tolist") else value[0]

@@ -141,7 +141,30 @@ class Run:
         """
         if signature not in self.signatures:
             raise ValueError(f"Unknown signature {signature!r}. The model has: {', '.join(self.signatures)}.")
-        specs = self.signatures[signature].inputs
+        answer = self._asked(self.signatures[signature], self.signatures[signature].inputs, raw)
+        return {name: _strings(value) if value.dtype == object else value for name, value in answer.items()}
+
+    def read(self, **raw):
+        """Raw values, a list a modality as for `predict`, to the model's inputs."""
+        specs = exporting.raw_specs(self.preprocessor)
+        return self._asked(lambda tensors: self.preprocessor.graph(tensors)[0], specs, raw)
+
+    def explain(self, target=None, **values):
+        """What the model looked at in one row, see `zoo._explain.explain`.
+
+        Args:
+            target: the label, answer or tag whose score is explained; the predicted one if None.
+            **values: a value a modality, as for `predict`, one row's.
+
+        Returns:
+            A dict with `of`, `score`, `cam`, `tokens`, `shapley` and the `figure`.
+        """
+        from zoo._explain import explain
+
+        return explain(self, values, target)
+
+    def _asked(self, function, specs, raw):
+        """What a function of raw values gives, those that are left out filled in as absent."""
         unknown = sorted(set(raw) - set(specs))
         if unknown or not raw:
             raise ValueError(f"Expected values for some of {sorted(specs)}. Received: {sorted(raw)}.")
@@ -156,11 +179,11 @@ class Run:
             for name in names:
                 kind = self.config.modalities.get(name.removeprefix("support_"))
                 filled[name] = _raw_values(name, kind, raw.get(name), specs[name], max(num_rows.values()))
+        tensors = {name: tf.convert_to_tensor(value, specs[name].dtype) for name, value in filled.items()}
         try:
-            answer = self.signatures[signature](filled)
+            return function(tensors)
         except tf.errors.InvalidArgumentError as error:
             raise self._undecodable(filled) or error from None
-        return {name: _strings(value) if value.dtype == object else value for name, value in answer.items()}
 
     def _undecodable(self, raw):
         """The ValueError of the first encoded value that its reader cannot decode, or None."""

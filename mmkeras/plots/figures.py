@@ -82,6 +82,38 @@ def overlay(picture, weights):
     return 0.5 * gray + 0.5 * heat * np.array([1.0, 0.4, 0.0])
 
 
+def explanation(pictures, found, inches=2.6):
+    """Where a score came from: places of pictures, words, modalities.
+
+    Args:
+        pictures: `{name: pixels (height, width, channels)}`.
+        found: `of` and `score`; `cam`, `{picture: weights (rows, columns)}`; `tokens`, `{text: [(word, number)]}`;
+            `shapley`, `{modality: number}`.
+        inches: side of a panel.
+    """
+    num_panels = 2 * len(pictures) + len(found["tokens"]) + bool(found["shapley"])
+    figure = Figure(figsize=(inches * num_panels, inches + 0.5), layout="constrained")
+    figure.suptitle(f"{_plain(found['of'])}: {found['score']:.3g}", fontsize=10)
+    panels = iter(figure.subplots(1, num_panels, squeeze=False)[0])
+    for name, picture in pictures.items():
+        for title, shown in ((name, picture), (f"{name}: Grad-CAM", overlay(picture, found["cam"][name]))):
+            axes = next(panels)
+            axes.imshow(np.clip(shown if shown.shape[-1] == 3 else shown[..., 0], 0, 1), cmap="gray", vmin=0, vmax=1)
+            axes.set_title(_plain(title), fontsize=8)
+            axes.axis("off")
+    bars = {f"{name}: integrated gradients": pairs for name, pairs in found["tokens"].items()}
+    if found["shapley"]:
+        bars["Shapley values"] = list(found["shapley"].items())
+    for title, pairs in bars.items():
+        axes, values = next(panels), [value for _, value in pairs]
+        axes.barh(range(len(pairs)), values, color=["tab:orange" if v > 0 else "tab:blue" for v in values])
+        axes.set_yticks(range(len(pairs)), [_plain(word) for word, _ in pairs], fontsize=7)
+        axes.invert_yaxis()
+        axes.tick_params(axis="x", labelsize=6)
+        axes.set_title(_plain(title), fontsize=8)
+    return figure
+
+
 def confusion(matrix, labels):
     """A confusion matrix `(classes, classes)`, true class down, predicted class across, shares of each row.
 
