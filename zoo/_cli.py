@@ -105,6 +105,7 @@ def _add_train(commands, name):
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     command.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     command.add_argument("--warm-start", metavar="RUN", help="run whose encoders this one's begin with")
+    command.add_argument("--doctor", action="store_true", help="say after an epoch what ails the model")
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
     hyperparameters = command.add_argument_group("hyperparameters")
@@ -138,7 +139,7 @@ def _train(options):
         from zoo import _train
     _train.train(
         options.model, options.data, options.out, options.preset, options.columns, options.skip_bad, options.seed,
-        options.deterministic, options.resume, options.overwrite, options.warm_start,
+        options.deterministic, options.resume, options.overwrite, options.warm_start, options.doctor,
         2 if options.quiet or not sys.stdout.isatty() else 1, **hyperparameters,
     )  # fmt: skip
 
@@ -174,6 +175,10 @@ def _add_run_commands(commands):
     command.add_argument("--target", help="label, answer or tag to be explained (the predicted one)")
     command.add_argument("--out", help="file of the figure (RUN/figures/explanation.png)")
     command.set_defaults(run=_explain)
+
+    command = commands.add_parser("doctor", help="what ails a run: a line of advice for each fault")
+    command.add_argument("folder", metavar="RUN")
+    command.set_defaults(run=_doctor)
 
     command = commands.add_parser("search", help="nearest items of a gallery to a text or a picture")
     command.add_argument("folder", metavar="RUN")
@@ -252,6 +257,18 @@ def _explain(options):
     with replaced(path) as beside:
         found["figure"].savefig(beside, dpi=120)
     print(f"figure: {path}")
+
+
+def _doctor(options):
+    run = _load(options.folder)
+    measured, faults = run.examine()
+    for title, numbers in measured.items():
+        print(f"{title:24} " + "  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+    for line in faults:
+        print(f"- {line}")
+    if not faults:
+        print("No fault found.")
+    return 1 if faults else 0
 
 
 def _predict(options):

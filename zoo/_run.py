@@ -163,6 +163,12 @@ class Run:
 
         return explain(self, values, target)
 
+    def examine(self):
+        """What ails the run: `(measured, faults)`, numbers by name, and a line of advice for each fault."""
+        from zoo._doctor import examine
+
+        return examine(self)
+
     def _asked(self, function, specs, raw):
         """What a function of raw values gives, those that are left out filled in as absent."""
         unknown = sorted(set(raw) - set(specs))

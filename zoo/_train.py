@@ -14,17 +14,19 @@ import tensorflow as tf
 import mmkeras
 from mmkeras import data as sources
 from mmkeras import plots, training
+from mmkeras.diagnosis import Doctor
 from mmkeras.layers import TokenizeText
 from mmkeras.runs import RunFolder, replaced
 from mmkeras.training.callbacks import AfterEpoch
 from zoo import _registry
 from zoo._config import did_you_mean
+from zoo._doctor import one_batch
 from zoo._run import Run, load, usable
 
 
 def train(
     name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
-    overwrite=False, warm_start=None, verbose=1, **hyperparameters,
+    overwrite=False, warm_start=None, doctor=False, verbose=1, **hyperparameters,
 ):  # fmt: skip
     """Trains a model on a source and writes the run folder.
 
@@ -40,6 +42,7 @@ def train(
         resume: go on with the run in `out` from its last checkpoint; only `epochs` may be changed.
         overwrite: replace the run in `out`.
         warm_start: folder of another run: encoders of the same name and shape begin with its weights.
+        doctor: whether to say after an epoch what ails the model, see `mmkeras.diagnosis.Doctor`.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
         **hyperparameters: of the model.
 
@@ -76,7 +79,8 @@ def train(
     if not resume:
         folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
         _write_start(run, folder)
-    _fit_model(run, folder, train_split, validation, verbose)
+    callbacks = [_doctor(run, train_split, validation)] if doctor else []
+    _fit_model(run, folder, train_split, validation, callbacks, verbose)
     return run
 
 
@@ -266,7 +270,12 @@ def _unlike(run, other, name):
     return None if shapes[0] == shapes[1] else "its encoder is another"
 
 
-def _fit_model(run, folder, split, validation, verbose):
+def _doctor(run, split, validation):
+    names = [name for name in run.config.names if name in run.model.input]
+    return Doctor(one_batch(run, validation), names, _batches(run, split)[0])
+
+
+def _fit_model(run, folder, split, validation, callbacks, verbose):
     config = run.config
     batch_size, steps = _batches(run, split)
     start, rows = folder.restore_checkpoint(run.model)
@@ -299,8 +308,9 @@ def _fit_model(run, folder, split, validation, verbose):
             run.write_figures(validation, f"-epoch-{epoch:03d}")
 
     began = time.monotonic()
+    callbacks = [AfterEpoch(after_epoch), *callbacks]
     with sources.naming_rows(validation, run.preprocessor), sources.naming_rows(split, run.preprocessor):
-        training.fit(run.model, epoch_batches, config.epochs, start, asked, [AfterEpoch(after_epoch)], verbose)
+        training.fit(run.model, epoch_batches, config.epochs, start, asked, callbacks, verbose)
     summary.close()
     if hasattr(run.module, "calibrate"):
         run.module.calibrate(run, validation)

@@ -1,0 +1,76 @@
+"""What ails a run: its model on its own data."""
+
+import csv
+
+import numpy as np
+
+from mmkeras import data as sources
+from mmkeras import diagnosis
+
+NUM_ROWS = 256  # of the validation split that are looked at
+
+
+def examine(run):
+    """Looks at a run's model, history and data.
+
+    Args:
+        run: a trained Run.
+
+    Returns:
+        `(measured, faults)`: `{what: {name: number}}`, and a line of advice for each fault.
+
+    Raises:
+        ValueError: if the model is two networks against each other.
+    """
+    if not hasattr(run.model, "matched"):
+        raise ValueError(f"zoo doctor looks at models of one network. {run.path} holds a run of `{run.name}`.")
+    names, split = [n for n in run.config.names if n in run.model.input], run.split("validation")
+    x, y = one_batch(run, split)
+    measured, faults = {}, list(diagnosis.collapsed_embeddings(run.model(x, training=False)))
+    if not getattr(run.model, "adapts", False):  # few_shot, whose weights are another task's every time
+        measured["share of the gradient"] = diagnosis.gradient_shares(run.model, x, y, names)
+        faults += diagnosis.small_shares(measured["share of the gradient"])
+    faults += diagnosis.dead_modalities(run.model, x, names)
+    output = next((name for name in ("label", "answer") if name in (y or {}) and name in run.model.output), None)
+    if output:
+        asked = getattr(run.config, "sources", names)  # of multitask, whose text is one of the answers
+        given = run.model, x, np.array(y[output]), output
+        measured["accuracy"] = diagnosis.accuracies(*given, asked, run.config.names)
+        faults += diagnosis.useless_modalities(measured["accuracy"], asked)
+    with open(run.path / "history.csv", encoding="utf-8") as file:
+        last = {key: float(value) for key, value in list(csv.DictReader(file))[-1].items() if value}
+    batch_size = min(run.config.batch_size, len(run.source.train))
+    faults += diagnosis.stuck_losses(last, diagnosis.chances(run.model, batch_size))
+    return measured, faults + list(_shared_rows(run))
+
+
+def one_batch(run, split):
+    """A batch of a split to look at: `(inputs, targets or None)`."""
+    if hasattr(run.module, "order"):
+        rows = run.module.order(run.config, split, run.seed, 0)[: run.config.batch_size]
+    else:
+        rows = list(range(min(NUM_ROWS, len(split))))
+    ((x, *y),) = run.batches(split.take(rows), batch_size=len(rows))
+    hidden = run.model.hide(x, run.seed) if hasattr(run.model, "hide") else {}
+    return {**hidden, **x}, y[0] if y else None
+
+
+def _shared_rows(run):
+    """Test rows that were trained on; only where a modality is more than a text, which may well come twice."""
+    names = run.config.names
+    if not any(run.config.modalities[n] in sources.ENCODED for n in names):
+        return
+    train = _contents(run, run.split("train"), names)
+    for name in run.source.splits:
+        if name.startswith("test"):
+            yield from diagnosis.shared_rows(train, _contents(run, run.split(name), names), names)
+
+
+def _contents(run, split, names):
+    columns = {}
+    for name in names:
+        cells = split.cells(name)
+        if run.config.modalities[name] in sources.ENCODED:
+            cells = [sources.encoded(cell) for cell in cells]
+        columns[name] = cells
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
