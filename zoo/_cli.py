@@ -46,6 +46,7 @@ def _parse(arguments):
     name = _name_of_model(arguments)
     _add_list(commands)
     _add_train(commands, name)
+    _add_tune(commands, name)
     _add_run_commands(commands)
     _add_data(commands)
     _add_quickstart(commands)
@@ -76,8 +77,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _name_of_model(arguments):
-    """The model in `zoo train NAME …`, whose hyperparameters are options of the command; or None."""
-    if arguments[:1] != ["train"]:
+    """The model in `zoo train NAME …` or `tune`, whose hyperparameters are options of the command; or None."""
+    if arguments[:1] not in (["train"], ["tune"]):
         return None
     first = arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
     return first or next((a for a in arguments[1:] if a in _registry.names()), None)
@@ -108,6 +109,29 @@ def _add_train(commands, name):
     command.add_argument("--doctor", action="store_true", help="say after an epoch what ails the model")
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
+    command.set_defaults(run=_train, hints=_add_hyperparameters(command, name))
+
+
+def _add_tune(commands, name):
+    command = commands.add_parser(
+        "tune", help="search for hyperparameters", description="Hyperparameters that are fixed: zoo tune MODEL --help."
+    )
+    command.add_argument("model", help="one of zoo list")
+    command.add_argument("--data", required=True, help="as for train")
+    command.add_argument("--out", help="folder of the trials and the best run (runs/MODEL-tuned)")
+    command.add_argument("--trials", type=int, default=12, help="trainings in all; called again it goes on (12)")
+    command.add_argument(
+        "--search", type=lambda text: text.split(","), help="name,name,… of what is searched (encoders, fusions, sizes)"
+    )
+    command.add_argument("--preset", default="base", help="named set of hyperparameters")
+    command.add_argument("--columns", type=_mapping, help="as for train")
+    command.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=_tune, hints=_add_hyperparameters(command, name))
+
+
+def _add_hyperparameters(command, name):
+    """A model's hyperparameters as options; returns their types by name."""
     hyperparameters = command.add_argument_group("hyperparameters")
     hints = {}
     if name is not None:
@@ -119,7 +143,7 @@ def _add_train(commands, name):
             says = f"{field.metadata['help']} ({kind}; {_registry.written(default)})".replace("%", "%%")
             option = "--" + field.name.replace("_", "-")
             hyperparameters.add_argument(option, dest=f"hp_{field.name}", metavar="VALUE", help=says)
-    command.set_defaults(run=_train, hints=hints)
+    return hints
 
 
 def _mapping(text):
@@ -130,9 +154,29 @@ def _mapping(text):
     return {key.strip(): value.strip() for key, _, value in parts}
 
 
-def _train(options):
+def _hyperparameters(options):
     given = {n: getattr(options, f"hp_{n}") for n in options.hints if getattr(options, f"hp_{n}") is not None}
-    hyperparameters = {name: parse(name, text, options.hints[name]) for name, text in given.items()}
+    return {name: parse(name, text, options.hints[name]) for name, text in given.items()}
+
+
+def _tune(options):
+    hyperparameters = _hyperparameters(options)
+    _registry.configure(options.model, options.preset, **hyperparameters)
+    with _quiet_start():
+        from zoo import _tune
+    given = {"preset": options.preset, "columns": options.columns, "skip_bad": options.skip_bad, **hyperparameters}
+    rows, run = _tune.tune(
+        options.model, options.data, options.out, options.trials, options.search, options.seed, **given
+    )
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    print(f"| {' | '.join(names)} |\n" + "|---" * len(names) + "|")
+    for row in rows:
+        print(f"| {' | '.join(_registry.written(row.get(name)) for name in names)} |")
+    print(f"The best run lies in {run.path}.")
+
+
+def _train(options):
+    hyperparameters = _hyperparameters(options)
     if not options.resume:
         _registry.configure(options.model, options.preset, **hyperparameters)  # before TensorFlow is waited for
     with _quiet_start():
