@@ -1,4 +1,4 @@
-"""Attribution: against closed forms, sums that must hold, planted causes; and the command that draws it."""
+"""Attribution: against closed forms, sums that must hold, planted causes."""
 
 import itertools
 import math
@@ -11,7 +11,6 @@ import tensorflow as tf
 import zoo
 from mmkeras.diagnosis import grad_cam, integrated_gradients, shapley
 from mmkeras.layers import TokenEmbedding
-from zoo._cli import main
 from zoo.bench import pointing
 
 # Grad-CAM
@@ -110,80 +109,3 @@ def test_shapley_values_are_the_mean_over_all_orders():
                  for order in itertools.permutations(names)]  # fmt: skip
         assert found[name] == pytest.approx(sum(gains) / math.factorial(4))
     assert sum(found.values()) == pytest.approx(worth[frozenset(names)] - worth[frozenset()])
-
-
-# Explanations of runs
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    options, done = {"preset": "tiny", "epochs": 1, "verbose": 0}, {}
-
-    def train(name):
-        if name not in done:
-            bag = {} if name == "captioner" else {"text_encoder": "bag"}
-            out = tmp_path_factory.mktemp(name) / "run"
-            done[name] = zoo.train(name, "scenes:64", out=out, skip_bad=True, **options, **bag)
-        return done[name]
-
-    return train
-
-
-@pytest.mark.parametrize("name", ["fusion_classifier", "tagger", "vqa", "sentiment", "dual_encoder", "multitask"])
-def test_a_row_is_explained(runs, name):
-    run = runs(name)
-    split = run.split("test")
-    values = {n: split.cells(n)[0] for n in run.config.names}
-    found = run.explain(**values)
-    (text,) = run.config.of_kind("text")
-    assert found["cam"]["image"].shape[0] > 1
-    words = [word for word, _ in found["tokens"][text] if word != "[END]"]
-    assert words == values[text].replace(",", " ,").split()[: len(words)]
-    assert len(words) > 3
-    x = run.read(**{n: [value] for n, value in values.items()})
-    outputs = run.model(x, training=False)
-    if name == "dual_encoder":
-        expected = float(np.sum(outputs["image_embedding"] * outputs["text_embedding"]))
-        assert (found["of"], found["shapley"]) == ("similarity", {})
-    elif name == "sentiment":
-        expected = float(outputs["polarity"][0])
-    else:
-        logits = outputs[{"fusion_classifier": "label", "vqa": "answer", "multitask": "label", "tagger": "tags"}[name]]
-        expected = float(np.max(logits))
-    assert found["score"] == pytest.approx(expected, abs=1e-5)
-    if found["shapley"]:
-        none = run.model({**x, "presence": np.zeros((1, len(run.config.names)), "float32")}, training=False)
-        key = next(k for k in ("label", "answer", "tags", "polarity") if k in none)
-        number = int(np.argmax(outputs[key][0])) if len(none[key].shape) > 1 else None
-        of_none = float(none[key][0] if number is None else none[key][0, number])
-        assert sum(found["shapley"].values()) == pytest.approx(expected - of_none, abs=1e-4)
-
-
-def test_a_target_is_asked_for_by_name(runs):
-    run = runs("fusion_classifier")
-    picture = run.split("test").cells("image")[0]
-    found = run.explain(target=run.labels[1], image=picture)
-    assert found["of"] == run.labels[1]
-    assert found["score"] == pytest.approx(float(run.model(run.read(image=[picture]))["label"][0, 1]), abs=1e-5)
-    assert (found["tokens"], found["shapley"]) == ({}, {})  # one modality alone
-    with pytest.raises(ValueError, match="Unknown target 'zebra'. The model knows: "):
-        run.explain(target="zebra", image=picture)
-    with pytest.raises(ValueError, match="Expected a model that names, answers, rates or compares"):
-        runs("captioner").explain(image=picture)
-
-
-def test_the_command_draws_and_says_it(runs, tmp_path, capsys):
-    run = runs("vqa")
-    picture = tmp_path / "a.png"
-    picture.write_bytes(run.split("test").cells("image")[0])
-    given = ["--image", str(picture), "--text", "what color is the ring", "--out", str(tmp_path / "why.png")]
-    capsys.readouterr()
-    assert main(["explain", str(run.path), *given]) in (0, None)
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].split(":")[0] in run.labels
-    assert said[1].startswith("question: what ")
-    assert said[2].startswith("Shapley values: image ")
-    assert said[-1] == f"figure: {tmp_path / 'why.png'}"
-    assert (tmp_path / "why.png").stat().st_size > 5000
-    assert main(["explain", str(run.path)]) == 2
-    assert "Expected values for some of ['image', 'question']" in capsys.readouterr().err

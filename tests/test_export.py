@@ -1,4 +1,6 @@
-"""A tiny run of every model: its folder, read again, and its SavedModel in a process that imports TensorFlow alone."""
+"""A tiny run of every model: its folder, read again, its SavedModel in a process that imports TensorFlow alone, and
+what it looked at.
+"""
 
 import csv
 import io
@@ -11,6 +13,7 @@ from PIL import Image
 
 import zoo
 from mmkeras import data, export
+from zoo._cli import main
 
 SIGNATURES = {
     "autoencoder": {"serving_default", "encode", "encode_image", "encode_text", "decode"},
@@ -242,3 +245,66 @@ def test_written_sentences_are_those_of_a_loop_in_python(trained, raw):
     found, _ = captioner.write(run.config, run.model, memory, "greedy")
     np.testing.assert_array_equal(found[:, 0], words)
     assert len({tuple(row) for row in words.tolist()}) > 1
+
+
+# What the models looked at
+
+
+@pytest.mark.parametrize("name", ["fusion_classifier", "tagger", "vqa", "sentiment", "dual_encoder", "multitask"])
+def test_a_row_is_explained(trained, name):
+    run = trained(name)
+    split = run.split("test")
+    values = {n: split.cells(n)[0] for n in run.config.names}
+    found = run.explain(**values)
+    (text,) = run.config.of_kind("text")
+    assert found["cam"]["image"].shape[0] > 1
+    words = [word for word, _ in found["tokens"][text] if word != "[END]"]
+    assert words == values[text].replace(",", " ,").split()[: len(words)]
+    assert len(words) > 3
+    x = run.read(**{n: [value] for n, value in values.items()})
+    outputs = run.model(x, training=False)
+    if name == "dual_encoder":
+        expected = float(np.sum(outputs["image_embedding"] * outputs["text_embedding"]))
+        assert (found["of"], found["shapley"]) == ("similarity", {})
+    elif name == "sentiment":
+        expected = float(outputs["polarity"][0])
+    else:
+        logits = outputs[{"fusion_classifier": "label", "vqa": "answer", "multitask": "label", "tagger": "tags"}[name]]
+        expected = float(np.max(logits))
+    assert found["score"] == pytest.approx(expected, abs=1e-5)
+    if found["shapley"]:
+        none = run.model({**x, "presence": np.zeros((1, len(run.config.names)), "float32")}, training=False)
+        key = next(k for k in ("label", "answer", "tags", "polarity") if k in none)
+        number = int(np.argmax(outputs[key][0])) if len(none[key].shape) > 1 else None
+        of_none = float(none[key][0] if number is None else none[key][0, number])
+        assert sum(found["shapley"].values()) == pytest.approx(expected - of_none, abs=1e-4)
+
+
+def test_a_target_is_asked_for_by_name(trained):
+    run = trained("fusion_classifier")
+    picture = run.split("test").cells("image")[0]
+    found = run.explain(target=run.labels[1], image=picture)
+    assert found["of"] == run.labels[1]
+    assert found["score"] == pytest.approx(float(run.model(run.read(image=[picture]))["label"][0, 1]), abs=1e-5)
+    assert (found["tokens"], found["shapley"]) == ({}, {})  # one modality alone
+    with pytest.raises(ValueError, match="Unknown target 'zebra'. The model knows: "):
+        run.explain(target="zebra", image=picture)
+    with pytest.raises(ValueError, match="Expected a model that names, answers, rates or compares"):
+        trained("captioner").explain(image=picture)
+
+
+def test_the_command_draws_and_says_it(trained, tmp_path, capsys):
+    run = trained("vqa")
+    picture = tmp_path / "a.png"
+    picture.write_bytes(run.split("test").cells("image")[0])
+    given = ["--image", str(picture), "--text", "what color is the ring", "--out", str(tmp_path / "why.png")]
+    capsys.readouterr()
+    assert main(["explain", str(run.path), *given]) in (0, None)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split(":")[0] in run.labels
+    assert said[1].startswith("question: what ")
+    assert said[2].startswith("Shapley values: image ")
+    assert said[-1] == f"figure: {tmp_path / 'why.png'}"
+    assert (tmp_path / "why.png").stat().st_size > 5000
+    assert main(["explain", str(run.path)]) == 2
+    assert "Expected values for some of ['image', 'question']" in capsys.readouterr().err

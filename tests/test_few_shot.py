@@ -171,11 +171,13 @@ def test_too_few_classes_are_said(tmp_path, options, message):
 # Learning
 
 LEARNING = {
-    "prototypical": {}, "matching": {}, "maml": {"steps": 60}, "reptile": {"steps": 40, "inner_steps": 4, "shots": 3},
+    "prototypical": {}, "matching": {}, "maml": {"steps": 100, "tasks": 2},
+    "reptile": {"steps": 40, "inner_steps": 4, "shots": 3},
 }  # fmt: skip
+SLOW = ("matching", "reptile")  # whose logits and steps are compared with NumPy above
 
 
-@pytest.fixture(scope="module", params=LEARNING)
+@pytest.fixture(scope="module", params=[pytest.param(m, marks=[pytest.mark.slow] * (m in SLOW)) for m in LEARNING])
 def trained(request, tmp_path_factory):
     options = {"preset": "tiny", "ways": 3, "steps": 100, "epochs": 3, "verbose": 0, "tasks": 4}
     options.update(LEARNING[request.param])

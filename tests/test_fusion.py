@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from mmkeras import fusion
 from mmkeras.layers import TokenEmbedding
+from zoo import build
 
 WIDTH = 4
 SHAPES = {"audio": (2, 4), "image": (6, 5), "text": (5, 3)}  # (length, width)
@@ -436,6 +437,91 @@ def test_saved_decision_fusion_gives_the_same(name, tmp_path):
     model.save(tmp_path / "model.keras")
     arrays = {**LOGITS, "presence": np.random.default_rng(0).integers(0, 2, (8, 3)).astype("float32")}
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(arrays), model(arrays))
+
+
+# Staged: a picture `(batch, rows, columns, channels)`, a text `(batch, length, channels)` with padding
+
+
+def stage(seed=0):
+    random = np.random.default_rng(seed)
+    features = {"image": random.normal(size=(4, 2, 3, 5)).astype("float32"),
+                "text": random.normal(size=(4, 6, 3)).astype("float32")}  # fmt: skip
+    mask = np.arange(6) < np.array([[6], [2], [4], [1]])
+    presence = np.array([[1, 1], [1, 0], [0, 1], [1, 1]], "float32")
+    return features, mask, presence, random.normal(size=(4, 7)).astype("float32")
+
+
+def staged_model(name, **options):
+    """The layer after a Masking, so that the padding of the text is told as it is in a model."""
+    inputs = {"image": keras.Input((2, 3, 5), name="image"), "text": keras.Input((6, 3), name="text"),
+              "presence": keras.Input((2,), name="presence"), "central": keras.Input((7,), name="central")}  # fmt: skip
+    text = keras.layers.Masking(mask_value=99.0)(inputs["text"])
+    layer = fusion.STAGED_FUSIONS[name](7, name="exchange", **options)
+    features, central = layer({"image": inputs["image"], "text": text}, inputs["presence"], inputs["central"])
+    after = keras.layers.GlobalAveragePooling1D(name="after")(features["text"])  # which hears of the mask
+    return keras.Model(inputs, {**features, "central": central, "after": after})
+
+
+def weights_by_name(layer):
+    return {w.path.split("exchange/")[1]: w.numpy().astype("float64") for w in layer.weights}
+
+
+@pytest.mark.parametrize("name", fusion.STAGED_FUSIONS)
+def test_staged_fusions_equal_numpy(name):
+    keras.utils.set_random_seed(0)
+    features, mask, presence, central = stage()
+    model = staged_model(name)
+    layer = model.get_layer("exchange")
+    for weight in layer.weights:
+        weight.assign(np.random.default_rng(len(weight.path)).normal(size=weight.shape))
+    padded = {**features, "text": np.where(mask[..., None], features["text"], 99.0).astype("float32")}
+    answer = model({**padded, "presence": presence, "central": central})
+    given = {**features, "text": np.where(mask[..., None], features["text"], 0.0)}
+    w = weights_by_name(layer)
+    for r in range(4):
+        vectors = [features["image"][r].mean(axis=(0, 1)) @ w["image_squeeze/kernel"] * presence[r, 0],
+                   features["text"][r][mask[r]].mean(axis=0) @ w["text_squeeze/kernel"] * presence[r, 1]]  # fmt: skip
+        if name == "mmtm":
+            joint = np.maximum(sum(vectors) + w["bias"], 0)
+            np.testing.assert_allclose(answer["central"][r], joint, atol=1e-5)
+            for i, n in enumerate(("image", "text")):
+                gate = 2 / (1 + np.exp(-(joint @ w[f"{n}_gate/kernel"] + w[f"{n}_gate/bias"])))
+                expected = given[n][r] * (gate if presence[r, i] else 1)
+                np.testing.assert_allclose(answer[n][r], expected, rtol=1e-4, atol=1e-5)
+        else:
+            total = w["shares"][0] * central[r] + w["shares"][1] * vectors[0] + w["shares"][2] * vectors[1]
+            expected = np.maximum(total @ w["central/kernel"] + w["central/bias"], 0)
+            np.testing.assert_allclose(answer["central"][r], expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(answer["image"][r], features["image"][r])
+        np.testing.assert_allclose(answer["after"][r], answer["text"].numpy()[r][mask[r]].mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", fusion.STAGED_FUSIONS)
+def test_absent_features_change_nothing_of_the_others(name, tmp_path):
+    features, _, presence, central = stage()
+    model = staged_model(name)
+    given = {n: tf.constant(v) for n, v in {**features, "presence": presence, "central": central}.items()}
+    before = model(given)
+    with tf.GradientTape() as tape:
+        watched = {n: given[n] for n in features}
+        tape.watch(watched)
+        outputs = model({**given, **watched})
+        total = tf.reduce_sum(outputs["central"][1:3] ** 2) + tf.reduce_sum(outputs["image"][1] ** 2)
+    slopes = tape.gradient(total, watched, unconnected_gradients="zero")
+    assert not slopes["text"][1].numpy().any()  # absent there
+    assert not slopes["image"][2].numpy().any()
+    spoiled = np.where(presence[:, 1:, None] > 0, features["text"], np.nan)
+    other = {**given, "text": tf.constant(spoiled, tf.float32)}
+    for key in ("central", "image"):
+        np.testing.assert_array_equal(model(other)[key], before[key])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")(given)
+    assert all(np.array_equal(loaded[key], before[key]) for key in before)
+
+
+def test_encoders_of_a_staged_fusion_cannot_be_frozen():
+    with pytest.raises(ValueError, match="none can be frozen. Received: 'mmtm', freeze="):
+        build("fusion_classifier", preset="tiny", fusion="mmtm", freeze="image")
 
 
 @every_fusion

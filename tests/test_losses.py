@@ -101,6 +101,42 @@ def test_contrastive_losses_equal_their_loops(name, seed):
     )
 
 
+def test_supervised_contrast_by_loop():
+    """Every view against all others, of both modalities; the mean over those that belong together (Khosla 2020)."""
+    random = np.random.default_rng(0)
+    views = random.normal(size=(10, 4))
+    views /= np.linalg.norm(views, axis=1, keepdims=True)
+    similarity, group = views @ views.T, np.tile([0, 1, 0, 2, 3], 2)
+    valid = np.tile([True, True, True, True, False], 2)
+    positive = group[:, None] == group
+    total = []
+    for i in np.flatnonzero(valid):
+        others = [j for j in np.flatnonzero(valid) if j != i]
+        log_sum = np.log(sum(np.exp(SCALE * similarity[i, j]) for j in others))
+        own = [j for j in others if positive[i, j]]
+        total.append(np.mean([log_sum - SCALE * similarity[i, j] for j in own]))
+    found = losses.supcon(similarity.astype("float32"), positive, valid, SCALE, BIAS)
+    assert float(found) == pytest.approx(np.mean(total), rel=1e-5)
+
+
+def test_queued_embeddings_are_negatives_besides():
+    similarity, positive, valid = batch(0)
+    random = np.random.default_rng(1)
+    queued = [random.uniform(-1, 1, (7, 4)).astype("float32") for _ in range(2)]
+    found = losses.clip(similarity, positive, valid, SCALE, BIAS, queued)
+    rows, total = np.flatnonzero(valid), 0.0
+    for i in rows:
+        for row, together, more in ((similarity[i], positive[i], queued[0][i]),
+                                    (similarity[:, i], positive[:, i], queued[1][i])):  # fmt: skip
+            log_sum = np.log(sum(np.exp(SCALE * x) for x in [*row[rows], *more]))
+            own = [j for j in rows if together[j]]
+            total += np.mean([log_sum - SCALE * row[j] for j in own])
+    assert float(found) == pytest.approx(total / (2 * len(rows)), rel=1e-4)
+    far = [np.full((7, 4), -1e6, "float32")] * 2  # an empty queue
+    without = float(losses.clip(similarity, positive, valid, SCALE, BIAS))
+    assert float(losses.clip(similarity, positive, valid, SCALE, BIAS, far)) == pytest.approx(without, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_that_do_not_take_part_change_nothing(name):
     similarity, positive, valid = batch(5)

@@ -24,7 +24,10 @@ def fusions_table():
     from mmkeras import fusion
 
     rows = ["| fusion | kind | what it computes |", "|---|---|---|"]
-    tables = {"feature": fusion.FEATURE_FUSIONS, "token": fusion.TOKEN_FUSIONS, "decision": fusion.DECISION_FUSIONS}
+    tables = {
+        "feature": fusion.FEATURE_FUSIONS, "token": fusion.TOKEN_FUSIONS, "decision": fusion.DECISION_FUSIONS,
+        "staged": fusion.STAGED_FUSIONS,
+    }  # fmt: skip
     for kind, table in tables.items():
         for name, layer in table.items():
             rows.append(f"| `{name}` | {kind} | {inspect.getdoc(layer).splitlines()[0]} |")

@@ -16,6 +16,7 @@ import pytest
 
 import zoo
 from mmkeras import data, export
+from mmkeras.layers import QueuedSimilarity
 from mmkeras.runs import RunFolder, replaced
 from zoo import _registry, _train
 from zoo._config import Config, hp, parse
@@ -117,14 +118,63 @@ def small_model():
     return model
 
 
-@pytest.mark.parametrize("loss", ["clip", "siglip", "triplet", "l2"])
+@pytest.mark.parametrize("loss", ["clip", "siglip", "triplet", "l2", "supcon"])
 def test_every_retrieval_loss_trains_in_a_graph(tmp_path, loss):
     options = {"preset": "tiny", "text_encoder": "bag", "epochs": 3, "verbose": 0}
     run = zoo.train("dual_encoder", "scenes:64", out=tmp_path / "run", loss=loss, **options)
     with (tmp_path / "run" / "history.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert losses[-1] < losses[0]
-    assert ("similarity_scale" in run.model.output) == (loss in ("clip", "siglip"))
+    assert ("similarity_scale" in run.model.output) == (loss in ("clip", "siglip", "supcon"))
+
+
+def test_short_texts_come_first(tmp_path):
+    options = {"modalities": {"text": "text"}, "text_encoder": "bag", "epochs": 4, "curriculum": 3}
+    run = train(tmp_path / "run", "scenes:64", **options)
+    split = run.split("train")
+    words = np.array([len(text.split()) for text in split.cells("text")])
+    longest = []
+    for epoch in range(3):
+        rows = zoo._train._order(run, split, epoch)
+        assert len(rows) == 64
+        assert len(set(rows)) == 16 * (epoch + 1)
+        counts = np.bincount(rows, minlength=64)
+        assert counts.max() <= counts[counts > 0].min() + 1  # each as often as the others
+        assert words[rows].max() <= np.delete(words, rows).min()
+        longest.append(words[rows].mean())
+        assert (rows == zoo._train._order(run, split, epoch)).all()
+    assert longest == sorted(longest)
+    assert zoo._train._order(run, split, 3) is None
+    assert zoo._train._order(run, run.split("validation"), 0) is None
+    with pytest.raises(ValueError, match="A curriculum goes by the length of texts"):
+        zoo.build("tagger", preset="tiny", modalities={"image": "image"}, curriculum=2)
+
+
+def test_a_queue_holds_what_was_seen_last():
+    layer = QueuedSimilarity(5)
+    random = np.random.default_rng(0)
+    batches = [random.normal(size=(2, 3)).astype("float32") for _ in range(4)]
+    query = random.normal(size=(2, 3)).astype("float32")
+    assert layer(query, batches[0]).numpy().max() < -1e5  # nothing is in it, and outside of training nothing enters
+    for i, keys in enumerate(batches):
+        seen = layer(query, keys, training=True).numpy()
+        expected = np.concatenate([query @ b.T for b in batches[:i][::-1]], axis=1)[:, :5] if i else np.zeros((2, 0))
+        np.testing.assert_allclose(seen[:, : expected.shape[1]], expected, atol=1e-5)
+        assert (seen[:, expected.shape[1] :] < -1e5).all()
+    assert (layer(query, batches[0]).numpy() < -1e5).all()
+
+
+def test_a_dual_encoder_learns_with_a_queue_and_with_attention(tmp_path):
+    options = {"preset": "tiny", "text_encoder": "bag", "epochs": 16, "queue": 20, "pool": "attention", "verbose": 0}
+    run = zoo.train("dual_encoder", "scenes:64", out=tmp_path / "run", **options)
+    with (tmp_path / "run" / "history.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[1] > np.log(8)  # 8 rows a step, but up to 28 to choose from
+    assert losses[-1] < max(losses) - 0.2
+    assert run.model.get_layer("image_text_queued").filled.numpy() == 20
+    assert run.predict("encode_text", text=["a red circle"])["embedding"].shape == (1, 16)
+    with pytest.raises(ValueError, match="Expected loss='clip' with a queue. Received: queue=4, loss='siglip'"):
+        zoo.build("dual_encoder", preset="tiny", queue=4, loss="siglip")
 
 
 @pytest.mark.parametrize("loss", ["barlow_twins", "vicreg"])

@@ -351,8 +351,7 @@ def test_every_fusion_fits_plain_arrays(name):
     labels = random.integers(0, 9, 16)
     model = zoo.build(
         "fusion_classifier", modalities={"photo": "image", "title": "text"}, fusion=name, num_classes=9,
-        preset="tiny",
-        text_encoder="bag",
+        preset="tiny", text_encoder="bag",
     )  # fmt: skip
     history = model.fit({"photo": images, "title": token_ids}, labels, epochs=12, batch_size=8, verbose=0).history
     assert history["loss"][-1] < 0.9 * history["loss"][0]
@@ -361,7 +360,9 @@ def test_every_fusion_fits_plain_arrays(name):
 
 
 def test_every_fusion_can_be_chosen():
-    assert sorted(FUSIONS) == sorted([*fusion.FEATURE_FUSIONS, *fusion.TOKEN_FUSIONS, *fusion.DECISION_FUSIONS])
+    assert sorted(FUSIONS) == sorted(
+        [*fusion.FEATURE_FUSIONS, *fusion.TOKEN_FUSIONS, *fusion.DECISION_FUSIONS, *fusion.STAGED_FUSIONS]
+    )
     with pytest.raises(ValueError, match="Evidential fusion is of one label a row"):
         zoo.build("fusion_classifier", preset="tiny", fusion="evidential", labels="many")
 

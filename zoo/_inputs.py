@@ -53,6 +53,7 @@ class Inputs(Config):
     dropout: float = hp(0.1, "rate of dropping units of the encoders", high=0.99)
     modality_dropout: float = hp(0.0, "probability of leaving out each modality of a row in training", high=0.99)
     freeze: tuple[str, ...] = hp((), "modalities whose encoders training leaves as they begin")
+    curriculum: int = hp(0, "epochs in which short texts come first; longer ones join with each of them", low=0)
     augment_flip: bool = hp(False, "mirror half of the pictures")
     augment_shift: float = hp(0.0, "largest shift, as a share of the side")
     augment_zoom: float = hp(0.0, "largest change of size, as a logarithm")
@@ -79,6 +80,8 @@ class Inputs(Config):
                     f"Expected a positive size for the vector `{name}`. Received: {self.vector_dim[name]}."
                 )
 
+        if self.curriculum and not self.of_kind("text"):
+            raise ValueError(f"A curriculum goes by the length of texts. Received: modalities={self.modalities}.")
         for name in self.freeze:
             if name not in self.modalities:
                 raise ValueError(f"Expected modalities to freeze: {', '.join(self.names)}. Received: `{name}`.")
@@ -220,6 +223,16 @@ def encoder(config, name):
     return encoders.vector_encoder(
         config.shape(name)[0], config.vector_encoder, config.vector_width, config.dropout, own_name
     )
+
+
+def staged_encoder(config, name):
+    """The stages of a modality's encoder, functions from features to features."""
+    from mmkeras import encoders
+
+    kind = config.modalities[name]
+    width = getattr(config, f"{kind}_width")
+    options = {"vocabulary_size": config.vocabulary_size, "network": config.text_encoder}
+    return encoders.staged_encoder(kind, width, name=name, **options)
 
 
 def memory(config, inputs, names, width):

@@ -7,16 +7,18 @@ def signatures(config, model, preprocessor):
     """`serving_default` reconstructs, `encode` and `encode_<input>` embed, `decode` goes back from an embedding."""
     import tensorflow as tf
 
-    from mmkeras.export import Signature, encode_signature, raw_specs, readable
+    from mmkeras.export import Signature, encode_signature, raw_specs, readable, submodel
 
     readers = {name: preprocessor.reader(name) for name in config.names}
+    encoder = submodel(model, model.input, ["embedding"])  # without what only training asks for
+    whole = submodel(model, model.input, [*config.names, "embedding"])
 
     def reconstruct(raw):
-        outputs = model(preprocessor.inputs(raw), training=False)
+        outputs = whole(preprocessor.inputs(raw), training=False)
         return {**readable(config.modalities, outputs, readers), "embedding": outputs["embedding"]}
 
     def encode(raw):
-        return {"embedding": model(preprocessor.inputs(raw), training=False)["embedding"]}
+        return {"embedding": encoder(preprocessor.inputs(raw), training=False)["embedding"]}
 
     def decode(raw):
         outputs = {name: model.get_layer(f"{name}_decoder")(raw["embedding"]) for name in config.names}

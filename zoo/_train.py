@@ -193,8 +193,25 @@ def relative(name, folder):
 
 
 def _order(run, split, epoch):
-    """The rows of an epoch, where the model has an order of its own; None otherwise."""
-    return run.module.order(run.config, split, run.seed, epoch) if hasattr(run.module, "order") else None
+    """The rows of an epoch, where the model has an order of its own, or there is a curriculum; None otherwise."""
+    if hasattr(run.module, "order"):
+        return run.module.order(run.config, split, run.seed, epoch)
+    if epoch < run.config.curriculum and split.name == "train":
+        return _short_ones(run, split, epoch)
+    return None
+
+
+def _short_ones(run, split, epoch):
+    """As many rows as the split has, of those with the shortest texts alone (curriculum learning, Bengio 2009)."""
+    lengths = np.zeros(len(split))
+    for name in run.config.of_kind("text"):
+        lengths += [max(len(text.split()) for text in ([cell] if isinstance(cell, str) else cell)) if cell else 0
+                    for cell in split.cells(name)]  # fmt: skip
+    count = -(-len(split) * (epoch + 1) // (run.config.curriculum + 1))
+    shortest = np.argsort(lengths, kind="stable")[:count]
+    random = np.random.default_rng([run.seed, epoch])
+    times = -(-len(split) // count)
+    return np.concatenate([random.permutation(shortest) for _ in range(times)])[: len(split)]
 
 
 def _batches(run, split):

@@ -24,7 +24,9 @@ class Config(_inputs.Inputs):
 
     embedding_dim: int = hp(256, "size of the shared space")
     loss: str = hp(
-        "clip", "what brings a row's embeddings together", ("clip", "siglip", "triplet", "l2", *WITHOUT_NEGATIVES)
+        "clip",
+        "what brings a row's embeddings together",
+        ("clip", "siglip", "triplet", "l2", "supcon", *WITHOUT_NEGATIVES),
     )
     temperature: float = hp(0.07, "initial temperature of clip; siglip begins at a tenth and a bias of -10", low=0.001)
     margin: float = hp(0.2, "margin of the triplet loss, in cosines")
@@ -32,7 +34,8 @@ class Config(_inputs.Inputs):
     label_positives: bool = hp(False, "rows with the same label belong together")
     label_weight: float = hp(0.0, "weight of predicting the label from each embedding, by one head for all")
     num_classes: int = hp(0, "number of labels; zoo.train takes it from the training split", low=0)
-    pool: str = hp("both", "tokens to one vector", ("mean", "max", "both"))
+    queue: int = hp(0, "embeddings of earlier batches that are negatives besides, with loss clip", low=0)
+    pool: str = hp("both", "tokens to one vector", ("mean", "max", "both", "attention"))
 
     def __post_init__(self):
         super().__post_init__()
@@ -45,6 +48,8 @@ class Config(_inputs.Inputs):
                 "With loss='cca' more rows a step than dimensions are needed, or any two modalities correlate. "
                 f"Received: batch_size={self.batch_size}, embedding_dim={self.embedding_dim}."
             )
+        if self.queue and self.loss != "clip":
+            raise ValueError(f"Expected loss='clip' with a queue. Received: queue={self.queue}, loss={self.loss!r}.")
         if self.loss in WITHOUT_NEGATIVES and self.label_positives:
             raise ValueError(f"loss={self.loss!r} knows no rows that belong together. Received: label_positives=True.")
 
@@ -91,7 +96,10 @@ def build(config):
     outputs = {}
     for name in config.names:
         tokens = _inputs.encode(config, name, inputs[name])
-        x = layers.Pool(config.pool, name=f"{name}_pool")(tokens)
+        if config.pool == "attention":
+            x, _ = layers.AttentionPool(config.embedding_dim, name=f"{name}_pool")(tokens)
+        else:
+            x = layers.Pool(config.pool, name=f"{name}_pool")(tokens)
         x = keras.layers.Dropout(config.dropout, name=f"{name}_dropout")(x)
         x = keras.layers.Dense(config.embedding_dim, name=f"{name}_projection")(x)
         if head:
@@ -100,8 +108,11 @@ def build(config):
             outputs[f"{name}_view"] = keras.layers.Identity(name=f"{name}_view")(x)
             x = layers.Projection(name=f"{name}_canonical")(x)
         outputs[f"{name}_embedding"] = layers.L2Normalize(name=f"{name}_embedding")(x)
-    if config.loss in ("clip", "siglip"):  # the others compare cosines as they are
-        scale, bias = (1 / config.temperature, None) if config.loss == "clip" else (10.0, -10.0)
+    for a, b in itertools.permutations(config.names, 2) if config.queue else ():
+        queued = layers.QueuedSimilarity(config.queue, name=f"{a}_{b}_queued")
+        outputs[f"{a}_{b}_queued"] = queued(outputs[f"{a}_embedding"], outputs[f"{b}_embedding"])
+    if config.loss in ("clip", "siglip", "supcon"):  # the others compare cosines as they are
+        scale, bias = (10.0, -10.0) if config.loss == "siglip" else (1 / config.temperature, None)
         outputs["similarity_scale"] = layers.SimilarityScale(scale, bias, name="similarity_scale")(inputs["presence"])
     return training.ObjectiveModel(inputs, outputs, name="dual_encoder", objective=objective(config))
 

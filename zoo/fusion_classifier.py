@@ -1,7 +1,8 @@
 """Classifier over several modalities: an encoder each, one of the fusions, one head.
 
 Every fusion takes any number of modalities, and any of them may be missing. A fusion of tokens lets the modalities look
-at each other before they are joined; with a fusion of decisions each has a head of its own.
+at each other before they are joined; with a fusion of decisions each has a head of its own; a staged one stands between
+the stages of encoders that are made for it.
 
 Inputs: the modalities, and `presence`. Outputs: `label`, logits `(batch, num_classes)`.
 """
@@ -14,10 +15,11 @@ from zoo._config import hp
 
 TOKEN_FUSIONS = ("transformer", "cross_modal", "bottleneck", "co_attention")
 DECISION_FUSIONS = ("late", "evidential")
+STAGED_FUSIONS = ("mmtm", "central")
 FUSIONS = (
     "concat", "sum", "weighted_sum", "product", "gated", "attention", "cross_attention", "bilinear", "tensor",
     "low_rank", "film", "deep_sets", "multiplicative", "mfb", "tucker", "mutan", "block", "mcb", "product_of_experts",
-    "mixture_of_experts", *TOKEN_FUSIONS, *DECISION_FUSIONS,
+    "mixture_of_experts", *TOKEN_FUSIONS, *DECISION_FUSIONS, *STAGED_FUSIONS,
 )  # fmt: skip
 
 
@@ -35,6 +37,11 @@ class Config(_inputs.Inputs):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.fusion in STAGED_FUSIONS and self.freeze:
+            raise ValueError(
+                f"The encoders of a fusion between stages are its own, none can be frozen. Received: {self.fusion!r}, "
+                f"freeze={self.freeze}."
+            )
         if self.fusion == "evidential" and self.labels == "many":
             raise ValueError("Evidential fusion is of one label a row. Received: fusion='evidential', labels='many'.")
 
@@ -44,6 +51,7 @@ class Config(_inputs.Inputs):
         return "label" if self.labels == "one" else "tags"
 
 
+_NAME = "fusion_classifier"
 _BASE = {
     "image_encoder": "resnet", "dropout": 0.2, "modality_dropout": 0.2, "epochs": 15, "augment_shift": 0.1,
     "augment_zoom": 0.1, "augment_tokens": 0.1,
@@ -74,6 +82,8 @@ def build(config):
 
     inputs = _inputs.inputs(config)
     presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(inputs["presence"])
+    if config.fusion in STAGED_FUSIONS:
+        return training.MultiInput(inputs, {"label": _head(config, _staged(config, inputs, presence))}, name=_NAME)
     tokens = {name: _inputs.encode(config, name, inputs[name]) for name in config.names}
     if config.fusion in DECISION_FUSIONS:
         pooled = {name: layers.Pool("mean", name=f"{name}_pool")(tokens[name]) for name in config.names}
@@ -84,11 +94,34 @@ def build(config):
         if how in TOKEN_FUSIONS:
             look = fusion.TOKEN_FUSIONS[how](config.fusion_width, dropout=config.dropout, name="look")
             tokens, how = look(tokens, presence), "concat"
-        fused = fusion.FEATURE_FUSIONS[how](config.fusion_width, name="fusion")(tokens, presence)
-        x = keras.layers.LayerNormalization(name="fused")(fused)
-        x = keras.layers.Dropout(config.dropout, name="fused_dropout")(x)
-        label = keras.layers.Dense(config.num_classes, name="label")(x)
-    return training.MultiInput(inputs, {"label": label}, name="fusion_classifier")
+        label = _head(config, fusion.FEATURE_FUSIONS[how](config.fusion_width, name="fusion")(tokens, presence))
+    return training.MultiInput(inputs, {"label": label}, name=_NAME)
+
+
+def _head(config, fused):
+    import keras
+
+    x = keras.layers.LayerNormalization(name="fused")(fused)
+    x = keras.layers.Dropout(config.dropout, name="fused_dropout")(x)
+    return keras.layers.Dense(config.num_classes, name="label")(x)
+
+
+def _staged(config, inputs, presence):
+    """The fused vector of encoders that tell each other something after every stage."""
+    import keras
+
+    from mmkeras import encoders, fusion
+
+    stages = {name: _inputs.staged_encoder(config, name) for name in config.names}
+    features, central = {name: inputs[name] for name in config.names}, []
+    for i in range(encoders.NUM_STAGES):
+        features = {name: stages[name][i](x) for name, x in features.items()}
+        exchange = fusion.STAGED_FUSIONS[config.fusion](config.fusion_width, name=f"exchange_{i}")
+        features, *central = exchange(features, presence, *central)
+    if config.fusion == "central":
+        return central[0]
+    tokens = {n: x if len(x.shape) == 3 else keras.layers.Reshape((-1, x.shape[-1]))(x) for n, x in features.items()}
+    return fusion.Concat(config.fusion_width, name="fusion")(tokens, presence)
 
 
 def objective(config):

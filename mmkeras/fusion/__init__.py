@@ -5,6 +5,7 @@
 | feature | `{name: tokens (batch, length, width)}` | `(batch, width)` |
 | token | the same | `{name: tokens (batch, length, width)}`, each having looked at the others |
 | decision | `{name: logits (batch, classes)}` | `(batch, classes)` |
+| staged | `{name: features (batch, .., channels)}` at a stage of the encoders | the same, and `(batch, width)` |
 
 Each takes an optional presence `(batch, modalities)`, in the order of sorted names. Any number of modalities; an absent
 one changes nothing and gets exactly zero gradient.
@@ -17,6 +18,7 @@ from mmkeras.fusion.decision import Evidential, Late
 from mmkeras.fusion.experts import MixtureOfExperts, ProductOfExperts
 from mmkeras.fusion.gated import Gated
 from mmkeras.fusion.modulation import FiLM, Multiplicative
+from mmkeras.fusion.staged import MMTM, CentralNet
 from mmkeras.fusion.tensor import LowRankTensor, Tensor
 from mmkeras.fusion.token import Bottleneck, CoAttention, CrossModal, SingleStream
 
@@ -49,8 +51,10 @@ TOKEN_FUSIONS = {
     "co_attention": CoAttention,
 }
 DECISION_FUSIONS = {"late": Late, "evidential": Evidential}
+STAGED_FUSIONS = {"mmtm": MMTM, "central": CentralNet}
+_TABLES = (FEATURE_FUSIONS, TOKEN_FUSIONS, DECISION_FUSIONS, STAGED_FUSIONS)
 
 __all__ = [
-    "DECISION_FUSIONS", "FEATURE_FUSIONS", "TOKEN_FUSIONS",
-    *(c.__name__ for table in (FEATURE_FUSIONS, TOKEN_FUSIONS, DECISION_FUSIONS) for c in table.values()),
+    "DECISION_FUSIONS", "FEATURE_FUSIONS", "STAGED_FUSIONS", "TOKEN_FUSIONS",
+    *(c.__name__ for table in _TABLES for c in table.values()),
 ]  # fmt: skip

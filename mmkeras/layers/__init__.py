@@ -7,6 +7,7 @@ from mmkeras.layers.embedding import (
     AddPosition,
     AddSinusoids,
     L2Normalize,
+    QueuedSimilarity,
     SimilarityScale,
     TokenEmbedding,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Pool",
     "PresentMean",
     "Projection",
+    "QueuedSimilarity",
     "Ramp",
     "RawPresence",
     "ReadNumber",

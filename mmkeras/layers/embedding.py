@@ -47,6 +47,44 @@ class TokenEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
+class QueuedSimilarity(keras.layers.Layer):
+    """Unit vectors `(batch, dim)` of two modalities to cosines `(batch, size)` of the first with earlier second ones.
+
+    In training the second ones enter the queue when it has been looked at, and the oldest leave it (cross-batch memory,
+    Wang 2020; MoCo, He 2020, without a second encoder). Otherwise, and where the queue is not filled yet, the cosines
+    are so small that they count for nothing.
+
+    Args:
+        size: of the queue.
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def build(self, queries_shape, keys_shape):
+        shape = (self.size, keys_shape[-1])
+        self.queue = self.add_weight(name="queue", shape=shape, initializer="zeros", trainable=False)
+        self.filled = self.add_weight(name="filled", shape=(), initializer="zeros", trainable=False)
+
+    def call(self, queries, keys, training=None):
+        cosines = ops.matmul(queries, ops.transpose(ops.convert_to_tensor(self.queue)))
+        counts = ops.arange(self.size, dtype="float32") < (self.filled if training else 0.0)
+        cosines = ops.where(counts[None], cosines, ops.full_like(cosines, -1e6))
+        if training:
+            entered = ops.concatenate([ops.stop_gradient(keys), ops.convert_to_tensor(self.queue)])
+            self.queue.assign(entered[: self.size])
+            self.filled.assign(ops.minimum(self.filled + ops.cast(ops.shape(keys)[0], "float32"), float(self.size)))
+        return cosines
+
+    def compute_output_shape(self, queries_shape, keys_shape):
+        return (queries_shape[0], self.size)
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
 class AddPosition(keras.layers.Layer):
     """Tokens `(batch, length, width)` plus a learned vector for each position."""
 

@@ -13,7 +13,7 @@ from mmkeras.losses.alignment import (
     vicreg,
 )
 from mmkeras.losses.classification import LabelCrossentropy, TagsCrossentropy
-from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, triplet
+from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, supcon, triplet
 from mmkeras.losses.domain import DOMAIN_LOSSES, coral, mmd
 from mmkeras.losses.episodic import EPISODIC_LOGITS, matching, prototypical
 from mmkeras.losses.reconstruction import (
@@ -51,6 +51,7 @@ __all__ = [
     "pixel_mse",
     "prototypical",
     "siglip",
+    "supcon",
     "token_cross_entropy",
     "token_nll",
     "triplet",

@@ -11,20 +11,40 @@ _FAR = -1e9
 NEGATIVES = ("sum", "hardest", "semi_hard", "soft")
 
 
-def clip(similarity, positive, valid, scale, bias):
+def clip(similarity, positive, valid, scale, bias, queued=(None, None)):
     """Cross-entropy of the softmax over each row and column (CLIP, Radford 2021).
 
     Where several belong together the target is shared evenly among them (UniCL, Yang 2022).
+
+    Args:
+        similarity, positive, valid, scale, bias: as above; the bias is not used.
+        queued: cosines `(batch, size)` of the first views with second ones of earlier batches, and of the second with
+            first ones: negatives besides (MoCo, He 2020); or None.
     """
-    logits = ops.where(valid[None, :], similarity * scale, _FAR)
-    across = _softmax_loss(logits, positive, valid)
-    logits = ops.where(valid[None, :], ops.transpose(similarity) * scale, _FAR)
-    return (across + _softmax_loss(logits, ops.transpose(positive), valid)) / 2
+    across = _softmax_loss(similarity * scale, positive, valid, queued[0], scale)
+    down = _softmax_loss(ops.transpose(similarity) * scale, ops.transpose(positive), valid, queued[1], scale)
+    return (across + down) / 2
 
 
-def _softmax_loss(logits, positive, valid):
+def supcon(similarity, positive, valid, scale, bias):
+    """Cross-entropy of the softmax over all other views, of either modality (supervised contrast, Khosla 2020).
+
+    Args:
+        similarity: of all views of both modalities, `(2 * batch, 2 * batch)`.
+        positive, valid, scale, bias: as above, of all views; the bias is not used.
+    """
+    other = ops.logical_not(ops.eye(ops.shape(similarity)[0], dtype="bool"))
+    logits = ops.where(other, similarity * scale, _FAR)
+    return _softmax_loss(logits, ops.logical_and(positive, other), valid)
+
+
+def _softmax_loss(logits, positive, valid, queued=None, scale=1.0):
+    logits = ops.where(valid[None, :], logits, _FAR)
     target = ops.cast(ops.logical_and(positive, valid[None, :]), logits.dtype)
     target = target / ops.maximum(ops.sum(target, axis=-1, keepdims=True), 1.0)
+    if queued is not None:
+        logits = ops.concatenate([logits, queued * scale], axis=-1)
+        target = ops.concatenate([target, ops.zeros_like(queued)], axis=-1)
     loss = -ops.sum(target * ops.where(target > 0, ops.log_softmax(logits, axis=-1), 0.0), axis=-1)
     return _mean(loss, valid)
 
@@ -80,4 +100,4 @@ def _mean(loss, valid):
     return ops.sum(ops.where(valid, loss, 0.0)) / ops.maximum(ops.sum(ops.cast(valid, loss.dtype)), 1.0)
 
 
-CONTRASTIVE_LOSSES = {"clip": clip, "siglip": siglip, "triplet": triplet, "l2": l2}
+CONTRASTIVE_LOSSES = {"clip": clip, "siglip": siglip, "triplet": triplet, "l2": l2, "supcon": supcon}

@@ -118,9 +118,14 @@ class Contrastive(Term):
         valid = present[self.pair[0]] * present[self.pair[1]] > 0
         positive = self._positive(inputs, targets, present, ops.shape(a)[0])
         scale = outputs["similarity_scale"][0] if "similarity_scale" in outputs else ops.convert_to_tensor([10.0, 0.0])
-        similarity = ops.matmul(a, ops.transpose(b))
-        loss = losses.CONTRASTIVE_LOSSES[self.loss]
-        return loss(similarity, positive, valid, scale[0], scale[1], **self.options)
+        loss, options = losses.CONTRASTIVE_LOSSES[self.loss], self.options
+        if self.loss == "supcon":  # of all views of both
+            a = b = ops.concatenate([a, b])
+            positive, valid = ops.tile(positive, (2, 2)), ops.tile(valid, (2,))
+        elif f"{self.pair[0]}_{self.pair[1]}_queued" in outputs:
+            queued = [outputs[f"{first}_{second}_queued"] for first, second in (self.pair, self.pair[::-1])]
+            options = {**options, "queued": queued}
+        return loss(ops.matmul(a, ops.transpose(b)), positive, valid, scale[0], scale[1], **options)
 
     def _positive(self, inputs, targets, present, batch):
         """Which rows belong together: bool `(batch, batch)`."""
