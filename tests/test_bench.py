@@ -5,7 +5,7 @@ import pytest
 import zoo
 from zoo import bench
 from zoo._cli import main
-from zoo.bench import answers, quality
+from zoo.bench import answers, fusions, quality
 from zoo.vqa import REASONING
 
 
@@ -53,11 +53,24 @@ def test_answers_are_told_by_type():
     assert tuple(answers.NAMES) == REASONING  # each is a preset of that name
 
 
+def test_the_best_fusion_comes_first():
+    def one(accuracy):
+        rows = {"image and remark": accuracy, "image": 0.5, "remark": 0.4, "majority label": 0.3}
+        report = {row: {"accuracy": value} for row, value in rows.items()}
+        return {"report": report, "parameters": 1000, "seconds": 7.4}
+
+    lines = fusions.table({"sum": one(0.6), "tensor": one(0.9)}).splitlines()
+    assert lines[2:] == [
+        "| `tensor` | 0.900 | 0.500 | 0.400 | 0.300 | 1,000 | 7 |",
+        "| `sum` | 0.600 | 0.500 | 0.400 | 0.300 | 1,000 | 7 |",
+    ]
+
+
 def test_a_benchmark_names_what_it_measures(capsys):
     assert main(["bench", "answers", "--only", "flim"]) == 2
     assert "does not measure `flim`. Did you mean `film`? It measures: stacked" in capsys.readouterr().err
     assert main(["bench", "answer"]) == 2
     assert (
-        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, pointing, quality."
+        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, fusions, pointing, quality."
         in capsys.readouterr().err
     )

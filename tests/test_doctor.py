@@ -9,7 +9,7 @@ import pytest
 import zoo
 from mmkeras import data, diagnosis
 from zoo._cli import main
-from zoo._doctor import examine
+from zoo._doctor import one_batch
 
 OPTIONS = {"preset": "tiny", "verbose": 0}
 
@@ -176,4 +176,4 @@ def test_all_healthy_runs_pass_without_a_word(name, tmp_path):
 def test_two_networks_against_each_other_are_not_looked_at():
     run = types.SimpleNamespace(model=zoo.build("conditional_gan", preset="tiny"), path="gan", name="conditional_gan")
     with pytest.raises(ValueError, match="models of one network. gan holds a run of `conditional_gan`"):
-        examine(run)
+        one_batch(run, None)

@@ -22,14 +22,11 @@ def examine(run):
     Raises:
         ValueError: if the model is two networks against each other.
     """
-    if not hasattr(run.model, "matched"):
-        raise ValueError(f"zoo doctor looks at models of one network. {run.path} holds a run of `{run.name}`.")
-    names, split = [n for n in run.config.names if n in run.model.input], run.split("validation")
-    x, y = one_batch(run, split)
+    x, y = one_batch(run, run.split("validation"))
+    names = [n for n in run.config.names if n in run.model.input]
     measured, faults = {}, list(diagnosis.collapsed_embeddings(run.model(x, training=False)))
-    if not getattr(run.model, "adapts", False):  # few_shot, whose weights are another task's every time
-        measured["share of the gradient"] = diagnosis.gradient_shares(run.model, x, y, names)
-        faults += diagnosis.small_shares(measured["share of the gradient"])
+    measured["share of the gradient"] = diagnosis.gradient_shares(run.model, x, y, names)
+    faults += diagnosis.small_shares(measured["share of the gradient"])
     faults += diagnosis.dead_modalities(run.model, x, names)
     output = next((name for name in ("label", "answer") if name in (y or {}) and name in run.model.output), None)
     if output:
@@ -45,7 +42,13 @@ def examine(run):
 
 
 def one_batch(run, split):
-    """A batch of a split to look at: `(inputs, targets or None)`."""
+    """A batch of a split to look at: `(inputs, targets or None)`.
+
+    Raises:
+        ValueError: if the model is two networks against each other.
+    """
+    if not hasattr(run.model, "matched"):
+        raise ValueError(f"The doctor looks at models of one network. {run.path} holds a run of `{run.name}`.")
     if hasattr(run.module, "order"):
         rows = run.module.order(run.config, split, run.seed, 0)[: run.config.batch_size]
     else:

@@ -76,10 +76,10 @@ def train(
         _begin_encoders(run, warm_start, verbose)
     for split in (train_split, validation):
         run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
+    callbacks = [_doctor(run, train_split, validation)] if doctor else []
     if not resume:
         folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
         _write_start(run, folder)
-    callbacks = [_doctor(run, train_split, validation)] if doctor else []
     _fit_model(run, folder, train_split, validation, callbacks, verbose)
     return run
 
@@ -288,8 +288,9 @@ def _unlike(run, other, name):
 
 
 def _doctor(run, split, validation):
+    batch = one_batch(run, validation)
     names = [name for name in run.config.names if name in run.model.input]
-    return Doctor(one_batch(run, validation), names, _batches(run, split)[0])
+    return Doctor(batch, names, _batches(run, split)[0])
 
 
 def _fit_model(run, folder, split, validation, callbacks, verbose):

@@ -13,6 +13,7 @@ same on every machine. A picture shows one to three objects; the first is the la
 | `question`, `answer` | text, label | about shape, colour, number, place and existence; yes and no balanced |
 | `question_type` | other | which of these |
 | `mood_image`, `mood_text`, `sentiment` | other | -1 or 1 of picture (dark or bright ground) and remark; their mean |
+| `agreement` | other | whether these two are the same: no modality alone knows |
 | `remark` | text | the caption with an opinion: "what a lovely red circle" |
 | `domain` | other | drawing style: flat, outline, hatched, shaded |
 | `vector` | vector | 8 numbers: position, size and colour of the first object, number of objects |
@@ -91,6 +92,7 @@ def _split(name, num_rows, seed):
         "mood_image": column(lambda row: row["mood_image"]),
         "mood_text": column(lambda row: row["mood_text"]),
         "sentiment": column(lambda row: (row["mood_image"] + row["mood_text"]) / 2),
+        "agreement": column(lambda row: "yes" if row["mood_image"] == row["mood_text"] else "no"),
         "domain": column(lambda row: row["style"]),
         "vector": column(features),
         "audio": column(tone),

@@ -69,7 +69,12 @@ def collapsed_embeddings(outputs):
 
 
 def gradient_shares(model, x, y, names):
-    """Each modality's share of the gradient, `{name: share}`, by its norm over its encoder's weights."""
+    """Each modality's share of the gradient, `{name: share}`, by its norm over its encoder's weights.
+
+    Nothing of a model that adapts its weights to every task (MAML): its loss is not one of its outputs alone.
+    """
+    if getattr(model, "adapts", False):
+        return {}
     encoders = {n: model.get_layer(f"{n}_encoder") for n in names if f"{n}_encoder" in {e.name for e in model.layers}}
     variables = {n: encoder.trainable_variables for n, encoder in encoders.items() if encoder.trainable_variables}
     with tf.GradientTape() as tape:
