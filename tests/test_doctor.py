@@ -163,10 +163,6 @@ def check_healthy(name, out):
     assert sum(measured.get("share of the gradient", {"": 1.0}).values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_healthy_run_of_several_tasks_passes_without_a_word(tmp_path):
-    check_healthy("multitask", tmp_path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
 def test_all_healthy_runs_pass_without_a_word(name, tmp_path):

@@ -146,7 +146,7 @@ def linear_run():
 
 def test_likelihood_equals_the_closed_form_of_a_linear_model():
     run, expected = linear_run()
-    found = variational_autoencoder._likelihoods(run, None, 4000)
+    found = variational_autoencoder._likelihoods(run, None, 1500)
     assert found["log_likelihood"] == pytest.approx(expected, abs=0.02)
     assert found["elbo"] < expected - 0.1
 
@@ -155,8 +155,8 @@ def test_likelihood_equals_the_closed_form_of_a_linear_model():
 def trained(tmp_path_factory):
     options = {"preset": "tiny", "text_encoder": "bag", "verbose": 0}
     out = tmp_path_factory.mktemp("runs")
-    of_both = zoo.train("fusion_classifier", "scenes:240", out=out / "judge", epochs=2, **options)
-    run = zoo.train("variational_autoencoder", "scenes:240", out=out / "vae", epochs=2, **options)
+    of_both = zoo.train("fusion_classifier", "scenes:64", out=out / "judge", epochs=1, **options)
+    run = zoo.train("variational_autoencoder", "scenes:64", out=out / "vae", epochs=1, **options)
     return run, of_both
 
 
