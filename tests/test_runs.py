@@ -9,10 +9,12 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import zoo
 from mmkeras import data, export
@@ -20,6 +22,7 @@ from mmkeras.layers import QueuedSimilarity
 from mmkeras.runs import RunFolder, replaced
 from zoo import _registry, _train
 from zoo._config import Config, hp, parse
+from zoo._run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -148,6 +151,15 @@ def test_short_texts_come_first(tmp_path):
     assert zoo._train._order(run, run.split("validation"), 0) is None
     with pytest.raises(ValueError, match="A curriculum goes by the length of texts"):
         zoo.build("tagger", preset="tiny", modalities={"image": "image"}, curriculum=2)
+
+
+def test_a_modality_may_be_called_support():
+    names = ("support_notes", "tech_support")
+    specs = {name: tf.TensorSpec((None,), tf.string) for name in names}
+    run = types.SimpleNamespace(config=types.SimpleNamespace(modalities=dict.fromkeys(names, "text")))
+    asked = Run._asked(run, lambda raw: {name: value.numpy().tolist() for name, value in raw.items()}, specs,
+                       {"tech_support": ["a", "b"]})  # fmt: skip
+    assert asked == {"support_notes": [b"", b""], "tech_support": [b"a", b"b"]}
 
 
 def test_a_queue_holds_what_was_seen_last():

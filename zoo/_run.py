@@ -178,7 +178,8 @@ class Run:
             if isinstance(values, (str, bytes, pathlib.Path)):
                 raise ValueError(f"Expected a list of values for `{name}`, one a row. Received: {values!r:.60}.")
         filled = {}
-        for names in ([n for n in specs if n.startswith("support_")], [n for n in specs if "support_" not in n]):
+        examples = [n for n in specs if n.startswith("support_") and "support_label" in specs]  # of few_shot
+        for names in (examples, [n for n in specs if n not in examples]):
             num_rows = {name: len(raw[name]) for name in names if name in raw}
             if names and len(set(num_rows.values())) != 1:
                 raise ValueError(f"Expected as many values for each of {', '.join(names)}. Received: {num_rows}.")
