@@ -9,7 +9,8 @@ import tensorflow as tf
 
 import zoo
 from mmkeras import data
-from mmkeras.layers import GradientReversal
+from mmkeras.layers import GradientReversal, RisingWeight
+from mmkeras.losses import mmd
 from zoo import domain_adversarial
 
 
@@ -27,6 +28,26 @@ def test_reversal_is_exactly_minus_lambda_times_the_gradient():
         np.testing.assert_allclose(tape.gradient(total, x), -expected * weights, rtol=2e-6, atol=1e-12)
     layer(x)
     assert float(layer.steps) == 13  # training alone counts
+
+
+def test_a_discrepancy_gains_weight_as_the_reversed_gradient_does():
+    layer, reversal, x = RisingWeight(ramp=4), GradientReversal(ramp=4), tf.ones((2, 5))
+    for _ in range(6):
+        reversal(x, training=False)
+        assert float(layer(x, training=True)[0]) == pytest.approx(float(reversal.strength), abs=1e-7)
+        reversal(x, training=True)
+    assert layer(x).numpy().tolist() == [1.0, 1.0]  # what is validated is the same in every epoch
+
+
+def test_features_that_are_nearly_alike_are_compared_without_rounding():
+    features = 0.7 + np.random.default_rng(0).normal(size=(8, 64)) * 1e-4
+    features = features.astype("float32")
+    distances = ((features[:, None].astype("float64") - features[None]) ** 2).sum(axis=-1)
+    kernel = sum(np.exp(-distances / (size * distances.mean())) for size in (0.25, 0.5, 1, 2, 4))
+    target = np.array([0, 1] * 4)
+    signs = np.where(target, -0.25, 0.25)
+    assert float(mmd(features, target)) == pytest.approx(signs @ kernel @ signs, rel=1e-2)
+    assert float(mmd(np.full((8, 64), 0.7, "float32"), target)) == pytest.approx(0, abs=1e-6)
 
 
 def test_reversal_is_saved_with_how_far_it_came(tmp_path):
@@ -51,8 +72,12 @@ def test_training_does_not_see_the_targets_labels():
         assert (np.array(splits[name].cells("is_target")) == "1").tolist() == is_target.tolist()
         labels, true = (np.array(split.cells("label")) for split in (splits[name], source.split(name)))
         assert (labels[~is_target] == true[~is_target]).all()
-        if name != "test":
+        told = np.array(splits[name].cells("told")) == "1"
+        if name == "test":
+            assert told.all()
+        else:
             assert len(set(labels[is_target])) == 1
+            assert (told == ~is_target).all()
 
 
 def test_rows_of_another_split_are_the_target():
@@ -66,6 +91,14 @@ def test_rows_of_another_split_are_the_target():
     assert splits["test"].cells("label") == source.test.cells("label")
     assert set(splits["test"].cells("is_target")) == {"1"}
     assert set(splits["validation"].cells("is_target")) == {"0"}
+
+
+@pytest.mark.parametrize("options", [{"target_domain": "hatched"}, {"target_split": "test"}])
+def test_a_file_called_train_keeps_its_labels_when_it_is_evaluated(options):
+    split = data.open("scenes:64").train
+    alone = domain_adversarial.prepare(domain_adversarial.Config(**options), {"train": split})["train"]
+    assert alone.cells("label") == split.cells("label")
+    assert set(alone.cells("told")) == {"1"}
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,9 @@ def test_rename_replaces_a_column_of_that_name():
     renamed = split.rename({"label": "category"})
     assert renamed.cells("label") == ["new"]
     assert list(renamed.kinds) == ["label"]
+    place = table(domain=["d"], camera=["c"], kinds={}).rename({"domain": "camera"})  # of no kind, either of them
+    assert place.kinds == {"domain": "other"}
+    assert place.cells("domain") == ["c"]
     two = table(left=["l"], right=["r"], kinds={}).rename({"left": "image", "right": "image"})
     assert two.kinds == {"left": "image", "right": "image"}
     assert (two.cells("left"), two.cells("right")) == (["l"], ["r"])

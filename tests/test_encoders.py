@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mmkeras import decoders, encoders
+from mmkeras import data, decoders, encoders
 from mmkeras.layers import Pool
+from mmkeras.layers.decode_image import DecodeImage
 
 mask_of = keras.src.backend.get_keras_mask
 RNG = np.random.default_rng(0)
@@ -254,3 +255,24 @@ def test_vector_decoder_equals_numpy(tmp_path):
 def test_unknown_names_are_answered_with_the_list(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def shares_of_variance(tokens):
+    """How much of the variance of tokens `(rows, places, width)` is between places, and how much between rows."""
+    tokens = np.array(tokens)
+    between_places = tokens.mean(axis=0).var(axis=0).sum()
+    return between_places, tokens.var(axis=0).mean(axis=0).sum()
+
+
+def test_before_training_neither_place_nor_content_drowns_the_other():
+    keras.utils.set_random_seed(0)
+    rows = data.open("scenes:64").train
+    decode = DecodeImage((48, 48))
+    pixels = decode(tf.constant(rows.cells("image")))
+    ids = np.random.default_rng(0).integers(4, 50, (64, 12))
+    for encoder, x in (
+        (encoders.image_encoder((48, 48, 3), "patches", 32, grid=6), pixels),
+        (encoders.text_encoder(12, 50, "words", width=64), ids),
+    ):
+        places, content = shares_of_variance(encoder(x))
+        assert 0.1 < places / content < 10, encoder.name

@@ -84,6 +84,14 @@ def calls(run, signatures, raw):
     return {name: {key: values[key] for key in signature.inputs} for name, signature in signatures.items()}
 
 
+def as_served(signatures, arguments):
+    """Arguments as a SavedModel takes them: a signature for Classify reads examples."""
+    return {
+        name: {"inputs": export.examples_of(given)} if signatures[name].method == "classify" else given
+        for name, given in arguments.items()
+    }
+
+
 def of_rows(arguments, rows):
     return {
         name: {key: v if key.startswith("support_") else [v[i] for i in rows] for key, v in given.items()}
@@ -124,7 +132,7 @@ def test_saved_model_answers_as_this_process_does(name, trained, ask, raw, tmp_p
 
     seven = calls(run, signatures, raw)
     own = {key: signature(seven[key]) for key, signature in signatures.items()}
-    served, one = ask(path, seven, of_rows(seven, [3]))
+    served, one = ask(path, as_served(signatures, seven), as_served(signatures, of_rows(seven, [3])))
     order = [4, 0, 6, 2, 5, 1, 3]
     permuted = of_rows(seven, order)
     for key, signature in signatures.items():
@@ -141,13 +149,16 @@ def test_versions_are_numbered_and_a_signature_that_is_not_there_is_told(trained
     run = trained("fusion_classifier")
     paths = [run.export(tmp_path) for _ in range(2)]
     monkeypatch.chdir(tmp_path)  # the process that asks runs elsewhere
-    (answer,) = ask("fusion_classifier/1", {"classify": {"text": ["a circle"], "image": [b""]}})
-    assert answer["classify"]["scores"].shape[0] == 1
+    asked = {"classify": {"inputs": export.examples_of({"text": ["a circle"]})}}  # the picture is left out
+    (answer,) = ask("fusion_classifier/1", asked)
+    own = run.predict("classify", text=["a circle"])
+    assert answer["classify"]["classes"][0, 0].decode() == own["classes"][0][0]
+    np.testing.assert_allclose(answer["classify"]["scores"], own["scores"], atol=1e-5)
     assert [path.name for path in paths] == ["1", "2"]
     assert not list((tmp_path / "fusion_classifier").glob(".*"))
     with pytest.raises(RuntimeError, match="did not answer: KeyError: 'nowhere'"):
         ask(paths[1], {"nowhere": {"text": [""]}})
-    (again,) = ask(paths[1], {"classify": {"text": ["a circle"], "image": [b""]}})
+    (again,) = ask(paths[1], asked)
     np.testing.assert_array_equal(again["classify"]["scores"], answer["classify"]["scores"])
 
 

@@ -154,7 +154,8 @@ def test_the_hidden_is_predicted_from_the_rest_of_all(trained):
     assert said["accuracy"] > max(found("text", "text")["accuracy"] + 0.03, 2 * said["most_frequent"])
     of_vector = found("vector", "image", "text", "vector")
     assert of_vector["mse"] < 0.8 * min(of_vector["mse_of_mean"], found("vector", "vector")["mse"])
-    assert set(report["linear probe"]) == {"accuracy", "untrained", "majority"}
+    for given in ("image and text and vector", "image", "text", "vector"):
+        assert set(report[f"linear probe of {given}"]) == {"accuracy", "untrained", "majority"}
     assert (trained.path / "figures" / "hidden-test.png").exists()
 
 

@@ -331,7 +331,11 @@ class Run:
             with sources.naming_rows(split, self.preprocessor):
                 embedded = exporting.SearchIndex(self.embed(gallery, split), ids)
             signatures["search"] = exporting.search_signature(embedded, self.signatures[f"encode_{ask}"], k)
-        return exporting.export(pathlib.Path(to, self.name), signatures, self.preprocessor.tables)
+        words = {name: self.preprocessor.reader(name).vocabulary[4:] or ["a"] for name in self.config.of_kind("text")}
+        sample = exporting.samples(self.config.modalities, words)
+        path = exporting.export(pathlib.Path(to, self.name), signatures, self.preprocessor.tables, sample)
+        exporting.write_server_files(to)
+        return path
 
 
 def load(path, needs_model=True):

@@ -22,6 +22,7 @@ from zoo import _registry
 from zoo._config import did_you_mean
 from zoo._doctor import one_batch
 from zoo._run import Run, load, usable
+from zoo._teacher import soft_labels, with_soft_labels
 
 
 def train(
@@ -74,13 +75,16 @@ def train(
     _build_model(run, train_split)
     if not resume:
         _begin_encoders(run, warm_start, verbose)
+    soft = {}
     for split in (train_split, validation):
+        if getattr(run.config, "teacher", None):
+            soft[split.name] = soft_labels(run, split)
         run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
     callbacks = [_doctor(run, train_split, validation)] if doctor else []
     if not resume:
         folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
         _write_start(run, folder)
-    _fit_model(run, folder, train_split, validation, callbacks, verbose)
+    _fit_model(run, folder, train_split, validation, soft, callbacks, verbose)
     return run
 
 
@@ -293,7 +297,7 @@ def _doctor(run, split, validation):
     return Doctor(batch, names, _batches(run, split)[0])
 
 
-def _fit_model(run, folder, split, validation, callbacks, verbose):
+def _fit_model(run, folder, split, validation, soft, callbacks, verbose):
     config = run.config
     batch_size, steps = _batches(run, split)
     start, rows = folder.restore_checkpoint(run.model)
@@ -302,16 +306,22 @@ def _fit_model(run, folder, split, validation, callbacks, verbose):
     weights = _class_weights(run, split)
 
     def epoch_batches(epoch):
+        order = _order(run, split, epoch)
+        order = sources.shuffled(len(split), run.seed, epoch) if order is None else order
         dataset = sources.batches(
             split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True,
-            order=_order(run, split, epoch),
+            order=order,
         )  # fmt: skip
+        if soft:
+            dataset = with_soft_labels(dataset, soft[split.name][order], batch_size)
         if weights is not None:
-            dataset = dataset.map(lambda x, y: (x, y, {"label": tf.gather(weights, y["label"])}))
+            dataset = dataset.map(lambda x, y: (x, y, dict.fromkeys(y, tf.gather(weights, y["label"]))))
         return dataset
 
     rows_in_order = _order(run, validation, 0)
     asked = sources.batches(validation, run.preprocessor, config.batch_size, training=False, order=rows_in_order)
+    if soft:
+        asked = with_soft_labels(asked, soft[validation.name], config.batch_size)
     summary = tf.summary.create_file_writer(str(folder / "logs"))
 
     def after_epoch(epoch, logs):

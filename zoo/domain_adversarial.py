@@ -1,7 +1,8 @@
 """Domain adaptation: a classifier whose features look alike in two domains, of which only one is labelled.
 
 A domain classifier reads the features through a layer that reverses its gradient, so that they become such as it cannot
-tell apart (DANN, Ganin 2016); with `cdan` it reads them together with the predicted label (CDAN, Long 2018). `mmd`
+tell apart (DANN, Ganin 2016); with `cdan` it reads them together with the predicted label (CDAN, Long 2018). Its layers
+are spectrally normalised (Miyato 2018), which the papers' are not: without, the two outrun each other. `mmd`
 (DAN, Long 2015) and `coral` (deep CORAL, Sun 2016) bring the two distributions together without an adversary; `none`
 learns from the source alone.
 
@@ -9,7 +10,8 @@ Rows whose column `domain` is `target_domain` take part in training without thei
 rows of that split. Other domains are the source.
 
 Inputs: the modalities, and `presence`. Targets: `label`, and `domain`, 0 for source and 1 for target. Outputs: `label`,
-logits `(batch, num_classes)`; `features (batch, width)`; with an adversary `domain`, logits `(batch, 2)`.
+logits `(batch, num_classes)`; `features (batch, width)`; with an adversary `domain`, logits `(batch, 2)`; with `mmd`
+and `coral` `adaptation (batch,)`, their weight.
 """
 
 import dataclasses
@@ -26,8 +28,8 @@ class Config(_inputs.Inputs):
     target_domain: str = hp("outline", "value of the column `domain` in the rows whose labels are not used")
     target_split: str | None = hp(None, "split whose rows, without their labels, are the target domain instead")
     method: str = hp("dann", "how the domains are brought together", ("dann", "cdan", "mmd", "coral", "none"))
-    adaptation_weight: float = hp(1.0, "weight of bringing them together")
-    ramp: int = hp(500, "training steps until the reversed gradient has its full size", low=0)
+    adaptation_weight: float = hp(0.3, "weight of bringing them together")
+    ramp: int = hp(500, "training steps until that has its full weight", low=0)
     width: int = hp(128, "size of the features")
     num_classes: int = hp(10, "number of labels; zoo.train takes it from the training split")
 
@@ -41,28 +43,34 @@ PRESETS = {
 
 
 def prepare(config, splits):
-    """The splits with a column `is_target`; of target rows, training and validation do not get the labels."""
+    """The splits with a column `is_target`; of target rows, training and validation do not get the labels.
+
+    A split alone, such as a file given to `zoo evaluate`, is neither, whatever it is called. `told` says which labels
+    are the row's own.
+    """
     from mmkeras.data import DataError
 
     prepared = {}
     for name, split in splits.items():
+        learned_from = name in ("train", "validation") and len(splits) > 1
         if config.target_split:
             is_target = [int(name == config.target_split)] * len(split)
-            if name == "train":
+            if name == "train" and learned_from:
                 if config.target_split not in splits:
                     raise DataError(f"There is no split `{config.target_split}`. There is: {', '.join(splits)}.")
                 is_target += [1] * len(splits[config.target_split])
                 split = split.append(splits[config.target_split])
         else:
             is_target = [int(str(domain) == config.target_domain) for domain in split.cells("domain")]
-        if name == "train" and len(set(is_target)) < 2:
+        if name == "train" and learned_from and len(set(is_target)) < 2:
             domains = sorted(set(map(str, split.cells("domain"))))
             raise DataError(
                 f"Expected rows of the domain `{config.target_domain}` and of others in the training split. It has: "
                 f"{', '.join(domains)}. Say which is the target with --target-domain, or --target-split."
             )
         columns = {"is_target": [str(value) for value in is_target]}
-        if name in ("train", "validation") and "label" in split.kinds:
+        columns["told"] = [str(int(not (learned_from and target))) for target in is_target]
+        if learned_from and "label" in split.kinds:
             labels = split.cells("label")
             known = next((label for label, target in zip(labels, is_target, strict=True) if not target), "")
             columns["label"] = [known if t else label for label, t in zip(labels, is_target, strict=True)]
@@ -111,8 +119,13 @@ def build(config):
             shares = ops.stop_gradient(ops.softmax(label))
             x = ops.reshape(x[:, :, None] * shares[:, None], (-1, config.width * config.num_classes))
         x = layers.GradientReversal(config.ramp, name="reversal")(x)
-        x = keras.layers.Dense(config.width, activation="relu", name="domain_hidden")(x)
-        outputs["domain"] = keras.layers.Dense(2, name="domain")(x)
+        # A domain classifier of any steepness is soon sure of itself: features then leap past the border between the
+        # domains, back and forth, and never come to rest on it.
+        steady = keras.layers.SpectralNormalization
+        x = steady(keras.layers.Dense(config.width, activation="relu"), name="domain_hidden")(x)
+        outputs["domain"] = steady(keras.layers.Dense(2), name="domain")(x)
+    elif config.method != "none":
+        outputs["adaptation"] = layers.RisingWeight(config.ramp, name="adaptation")(features)
     return training.ObjectiveModel(inputs, outputs, name="domain_adversarial", objective=objective(config))
 
 
@@ -124,7 +137,8 @@ def objective(config):
     if config.method in ("dann", "cdan"):
         terms.append(Supervised("domain_loss", "domain", "domain", config.adaptation_weight))
     elif config.method != "none":
-        terms.append(Discrepancy("discrepancy", "features", "domain", config.method, config.adaptation_weight))
+        options = {"level": "adaptation", "weight": config.adaptation_weight}
+        terms.append(Discrepancy("discrepancy", "features", "domain", config.method, **options))
     return Objective(terms, config.names)
 
 
@@ -154,16 +168,15 @@ def evaluate(run, split):
         logits.append(run.outputs(x)["label"].numpy())
         labels.append(y["label"].numpy())
     logits, labels = np.concatenate(logits), np.concatenate(labels)
-    is_target = np.array([float(cell) > 0 for cell in split.cells("is_target")])
-    groups = {"source": ~is_target}
-    if split.name not in ("train", "validation"):
-        groups["target"] = is_target
-        if "domain" in split.kinds:
-            domains = np.array([str(cell) for cell in split.cells("domain")])
-            groups.update({f"domain {name}": domains == name for name in sorted(set(domains))})
+    is_target, told = (np.array([float(cell) > 0 for cell in split.cells(name)]) for name in ("is_target", "told"))
+    groups = {"source": ~is_target, "target": is_target}
+    if "domain" in split.kinds and told.all():
+        domains = np.array([str(cell) for cell in split.cells("domain")])
+        groups.update({f"domain {name}": domains == name for name in sorted(set(domains))})
     shares = np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
     report = {}
     for title, rows in groups.items():
+        rows = rows & told
         if rows.any():
             report[title] = {**metrics.classification(labels[rows], shares[rows]), "rows": int(rows.sum())}
             most = np.bincount(labels[rows]).max() / rows.sum()

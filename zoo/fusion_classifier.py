@@ -4,7 +4,12 @@ Every fusion takes any number of modalities, and any of them may be missing. A f
 at each other before they are joined; with a fusion of decisions each has a head of its own; a staged one stands between
 the stages of encoders that are made for it.
 
-Inputs: the modalities, and `presence`. Outputs: `label`, logits `(batch, num_classes)`.
+Where one modality learns so fast that the others do not, `balance` slows it down (OGM-GE, Peng 2022) or weighs the
+losses of heads on each of them (Gradient-Blend, Wang 2020). With a `teacher`, a classifier of the same labels from
+other modalities, it learns what that one thinks of each row besides (cross-modal distillation, Gupta 2016).
+
+Inputs: the modalities, and `presence`. Outputs: `label`, logits `(batch, num_classes)`; with a `balance`
+`<name>_alone`, those of each modality by itself; with a `teacher` `soft_label`, which are those of `label`.
 """
 
 import dataclasses
@@ -34,6 +39,12 @@ class Config(_inputs.Inputs):
     label_smoothing: float = hp(0.0, "share of the target spread over all labels", high=0.99)
     focusing: float = hp(0.0, "exponent of the focal loss, which counts less what is known already; 0 for none")
     class_weight: str = hp("none", "balanced: rare labels weigh more, in zoo.train", ("none", "balanced"))
+    balance: str = hp("none", "what keeps the modalities learning at one pace", ("none", "ogm_ge", "gradient_blend"))
+    balance_strength: float = hp(0.3, "how much ogm_ge slows down the modality that is ahead")
+    balance_every: int = hp(3, "epochs after which gradient_blend weighs anew")
+    teacher: str | None = hp(None, "run of a classifier of the same labels, for zoo.train")
+    teacher_weight: float = hp(0.5, "share of the loss that is the teacher's", high=1.0)
+    temperature: float = hp(2.0, "by which the teacher's logits are divided", low=0.01)
 
     def __post_init__(self):
         super().__post_init__()
@@ -44,6 +55,16 @@ class Config(_inputs.Inputs):
             )
         if self.fusion == "evidential" and self.labels == "many":
             raise ValueError("Evidential fusion is of one label a row. Received: fusion='evidential', labels='many'.")
+        if self.labels == "many" and (self.teacher or self.balance != "none"):
+            raise ValueError(
+                "A teacher and a balance are of one label a row. Received: labels='many', "
+                f"teacher={self.teacher!r}, balance={self.balance!r}."
+            )
+        if self.balance != "none" and (len(self.modalities) < 2 or self.fusion in STAGED_FUSIONS):
+            raise ValueError(
+                "A balance is of two modalities or more with encoders of their own. Received: "
+                f"balance={self.balance!r}, fusion={self.fusion!r}, modalities={self.modalities}."
+            )
 
     @property
     def target(self):
@@ -83,7 +104,8 @@ def build(config):
     inputs = _inputs.inputs(config)
     presence = layers.ModalityDropout(config.modality_dropout, name="modality_dropout")(inputs["presence"])
     if config.fusion in STAGED_FUSIONS:
-        return training.MultiInput(inputs, {"label": _head(config, _staged(config, inputs, presence))}, name=_NAME)
+        outputs = _with_soft({"label": _head(config, _staged(config, inputs, presence))}, config)
+        return training.MultiInput(inputs, outputs, name=_NAME)
     tokens = {name: _inputs.encode(config, name, inputs[name]) for name in config.names}
     if config.fusion in DECISION_FUSIONS:
         pooled = {name: layers.Pool("mean", name=f"{name}_pool")(tokens[name]) for name in config.names}
@@ -95,7 +117,32 @@ def build(config):
             look = fusion.TOKEN_FUSIONS[how](config.fusion_width, dropout=config.dropout, name="look")
             tokens, how = look(tokens, presence), "concat"
         label = _head(config, fusion.FEATURE_FUSIONS[how](config.fusion_width, name="fusion")(tokens, presence))
-    return training.MultiInput(inputs, {"label": label}, name=_NAME)
+    outputs = _with_soft({"label": label}, config)
+    if config.balance == "none":
+        return training.MultiInput(inputs, outputs, name=_NAME)
+    outputs.update({f"{name}_alone": _alone(config, name, tokens[name]) for name in config.names})
+    how = {"strength": config.balance_strength, "every": config.balance_every}
+    return training.ModalityBalance(inputs, outputs, name=_NAME, modalities=config.names, balance=config.balance, **how)
+
+
+def _with_soft(outputs, config):
+    """The outputs, with a teacher the logits once more: an output a loss."""
+    import keras
+
+    soft = keras.layers.Identity(dtype="float32", name="soft_label")
+    return {**outputs, "soft_label": soft(outputs["label"])} if config.teacher else outputs
+
+
+def _alone(config, name, tokens):
+    """Logits of one modality alone; with ogm_ge they measure its encoder, and do not train it."""
+    import keras
+
+    from mmkeras import layers
+
+    pooled = layers.Pool("mean", name=f"{name}_alone_pool")(tokens)
+    if config.balance == "ogm_ge":
+        pooled = keras.ops.stop_gradient(pooled)
+    return keras.layers.Dense(config.num_classes, name=f"{name}_alone")(pooled)
 
 
 def _head(config, fused):
@@ -125,7 +172,7 @@ def _staged(config, inputs, presence):
 
 
 def objective(config):
-    """Cross-entropy of one label, or of each of many."""
+    """Cross-entropy of one label, or of each of many; with a teacher also the distance from what that one says."""
     import keras
 
     from mmkeras import losses
@@ -136,7 +183,11 @@ def objective(config):
     else:
         loss = losses.LabelCrossentropy(config.label_smoothing, config.focusing)
         metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    return {"loss": {"label": loss}, "metrics": {"label": [metric]}}
+    found = {"loss": {"label": loss}, "metrics": {"label": [metric]}}
+    if config.teacher:
+        found["loss"]["soft_label"] = losses.Distillation(config.temperature)
+        found["loss_weights"] = {"label": 1 - config.teacher_weight, "soft_label": config.teacher_weight}
+    return found
 
 
 def signatures(config, model, preprocessor):

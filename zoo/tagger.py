@@ -107,7 +107,7 @@ def signatures(config, model, preprocessor):
         return {"classes": tf.gather(tf.constant(vocabulary), order), "scores": scores}
 
     specs = raw_specs(preprocessor)
-    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs)}
+    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs, "classify")}
 
 
 def _shares(run, split, given=None):

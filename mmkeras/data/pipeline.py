@@ -116,7 +116,7 @@ def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=Non
     training = split.name == "train" if training is None else training
     arrays = _cached(split, preprocessor, batch_size)
     if order is None and training and epoch is not None:
-        order = np.random.default_rng([seed, epoch]).permutation(len(split))
+        order = shuffled(len(split), seed, epoch)
     if order is not None:
         rows = tf.data.Dataset.from_tensor_slices(order)
         draw = (seed * 10_007 + (epoch or 0)) % 2**31
@@ -142,6 +142,11 @@ def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=Non
 
     dataset = tf.data.Dataset.zip(rows, draws).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.prefetch(2)
+
+
+def shuffled(num_rows, seed, epoch):
+    """The numbers of the rows in the order of an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(num_rows)
 
 
 def raw_batches(split, names, batch_size=64, training=False, seed=0):

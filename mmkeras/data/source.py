@@ -92,7 +92,7 @@ class Split:
         """The split with columns renamed and declared, see `mmkeras.data.open`."""
         names, kinds = dict.fromkeys(self._columns), dict(self.kinds)
         for left, right in (columns or {}).items():
-            if right in self._columns and (left in KINDS or left not in self._columns):
+            if right in self._columns and (left in KINDS or left not in self._columns or right not in KINDS):
                 names[right] = left  # image=photo: that column is called so from now on
                 kinds[right] = left if left in KINDS else kinds[right]
             elif left in self._columns and right in KINDS:  # photo=image: this column is of that kind

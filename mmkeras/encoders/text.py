@@ -64,7 +64,8 @@ def cnn(x, width):
 
 def transformer(x, width, num_layers=2):
     """Transformer blocks over words and their positions (Vaswani 2017)."""
-    x = AddSinusoids()(layers.Dense(width)(x))
+    # An embedding is small when it begins: as it is, the places would drown the words.
+    x = AddSinusoids()(layers.LayerNormalization()(layers.Dense(width)(x)))
     for _ in range(num_layers):
         x = TransformerBlock(heads_of(width))(x)
     return layers.LayerNormalization()(x)

@@ -11,17 +11,26 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
 
+from mmkeras.export.samples import write_samples
 from mmkeras.runs import replaced
 
 
-def export(folder, signatures, tables=()):
+def export(folder, signatures, tables=(), sample=None):
     """Writes the next free version of a SavedModel below `folder` and returns its path.
 
     Args:
         folder: holds the versions, numbered from one.
         signatures: `{name: Signature}`, `serving_default` among them.
         tables: look-up tables that the signatures use; their variables are found.
+        sample: function from a Signature's inputs and a number of rows to values for them, see
+            `mmkeras.export.samples`. With these the SavedModel is asked before it is published, and they are kept in
+            `assets.extra`: as warm-up requests for TensorFlow Serving, and with their answers for `zoo verify`.
+
+    Raises:
+        ValueError: if the SavedModel is none that TensorFlow Serving would run, or answers otherwise than this process.
     """
     folder = pathlib.Path(folder)
     blocking = next((p for p in (folder, *folder.parents) if p.is_file()), None)
@@ -32,12 +41,56 @@ def export(folder, signatures, tables=()):
     archive = keras.export.ExportArchive()
     for table in tables:  # not the models that hold them: Keras would trace those once more
         archive.track(table)
-    for name in sorted(signatures, key=lambda name: name != "serving_default"):
-        signatures[name].compiled.get_concrete_function()  # Keras asks that it be traced
-        archive.add_endpoint(name, signatures[name].compiled)
+    served = {name: signature.served for name, signature in signatures.items()}
+    for name in sorted(served, key=lambda name: name != "serving_default"):
+        served[name].compiled.get_concrete_function()  # Keras asks that it be traced
+        archive.add_endpoint(name, served[name].compiled)
     with replaced(path) as beside:
         archive.write_out(str(beside), verbose=False)
+        _finish(beside / "saved_model.pb", {name: signature.method for name, signature in served.items()})
+        if sample is not None:
+            write_samples(beside, folder.name, signatures, sample)
     return path
+
+
+def _finish(file, methods):
+    """Names the methods of the signatures, all of which Keras takes for predict, and looks for what no server runs.
+
+    Raises:
+        ValueError: naming it.
+    """
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    graph = saved.meta_graphs[0]
+    for name, method in methods.items():
+        graph.signature_def[name].method_name = f"tensorflow/serving/{method}"
+    faults = [*_odd_operations(graph.graph_def), *_odd_tensors(graph.signature_def)]
+    if faults:
+        raise ValueError(f"TensorFlow Serving would not run this model: {faults[0]}")
+    file.write_bytes(saved.SerializeToString())
+
+
+def _odd_operations(graph):
+    """Operations of this process alone, and functions that XLA has to compile, which a server does not."""
+    functions = {function.signature.name for function in graph.library.function}
+    for function in graph.library.function:
+        if "_XlaMustCompile" in function.attr and function.attr["_XlaMustCompile"].b:  # asked for, it would be there
+            yield f"the function {function.signature.name} has to be compiled by XLA."
+    for node in [*graph.node, *(node for function in graph.library.function for node in function.node_def)]:
+        if "PyFunc" in node.op or (node.op not in functions and op_def_registry.get(node.op) is None):
+            yield f"{node.name} is a {node.op}, which only this process knows."
+
+
+def _odd_tensors(signatures):
+    """Inputs and outputs that JSON cannot carry, or whose number of rows is fixed."""
+    for key, signature in signatures.items():
+        for alias, tensor in [*signature.inputs.items(), *signature.outputs.items()]:
+            dtype = tf.dtypes.as_dtype(tensor.dtype) if tensor.dtype else tf.string
+            if dtype in (tf.half, tf.bfloat16):
+                yield f"`{alias}` of {key} is {dtype.name}."
+        for alias, tensor in signature.inputs.items():
+            shape = tensor.tensor_shape
+            if not shape.unknown_rank and (not shape.dim or shape.dim[0].size != -1):
+                yield f"`{alias}` of {key} takes no open number of rows."
 
 
 _CLIENT = """
@@ -52,7 +105,7 @@ def answer(folder, calls):
         given = {}
         for key, spec in function.structured_input_signature[1].items():
             value = values[f"{call}/{key}"]
-            given[key] = tf.constant(value.tolist() if spec.dtype == tf.string else value, spec.dtype)
+            given[key] = tf.constant([v[:-1] for v in value.tolist()] if spec.dtype == tf.string else value, spec.dtype)
         for key, value in function(**given).items():
             value = value.numpy()
             answers[f"{call}/{key}"] = value.astype("S") if value.dtype == object else value
@@ -91,7 +144,7 @@ def _ask(process, scratch, folder, *calls):
     folder = str(pathlib.Path(folder).resolve())  # the process runs elsewhere
     named = {f"{i}/{signature}": values for i, call in enumerate(calls) for signature, values in call.items()}
     flat = {f"{call}/{key}": np.array(_bytes(v)) for call, values in named.items() for key, v in values.items()}
-    # A NumPy byte string loses trailing zeros: pad none of ours, PNG and WAV files do not end in them.
+    # A NumPy byte string loses trailing zeros: each gets a byte more, which the process takes off.
     np.savez(scratch / "inputs.npz", **flat)
     try:
         process.stdin.write(json.dumps([folder, list(named)]) + "\n")
@@ -113,4 +166,4 @@ def _ask(process, scratch, folder, *calls):
 def _bytes(values):
     if isinstance(values, tf.Tensor):
         values = values.numpy()
-    return [v.encode() if isinstance(v, str) else v for v in values]
+    return [(v.encode() if isinstance(v, str) else v) + b"." if isinstance(v, (str, bytes)) else v for v in values]

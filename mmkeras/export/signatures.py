@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -15,10 +16,13 @@ class Signature:
     Args:
         function: from `{name: tensor}` to `{name: tensor}`, batches both.
         inputs: `{name: tf.TensorSpec}`.
+        method: `"predict"`, or `"classify"` where it gives `classes` and `scores (batch, labels)`: a SavedModel takes
+            `tf.train.Example`s then, as TensorFlow Serving's Classify call sends them.
     """
 
     function: Callable
     inputs: dict
+    method: str = "predict"
 
     @functools.cached_property
     def compiled(self):
@@ -29,10 +33,40 @@ class Signature:
 
         return tf.function(call, input_signature=list(self.inputs.values()), autograph=False)
 
+    @property
+    def served(self):
+        """The signature as a SavedModel has it: one for Classify reads serialised examples, `inputs (batch,)`."""
+        if self.method == "predict":
+            return self
+        features = {}
+        for name, spec in self.inputs.items():
+            nothing = "" if spec.dtype == tf.string else np.full(spec.shape[1:], np.nan)  # absent, where it is left out
+            features[name] = tf.io.FixedLenFeature(spec.shape[1:], spec.dtype, nothing)
+
+        def of_examples(raw):
+            return self.function(tf.io.parse_example(raw["inputs"], features))
+
+        return Signature(of_examples, {"inputs": tf.TensorSpec((None,), tf.string, name="inputs")}, self.method)
+
     def __call__(self, raw):
         """Raw values `{name: list or array}` to NumPy arrays, in this process."""
         tensors = [tf.convert_to_tensor(raw[name], spec.dtype) for name, spec in self.inputs.items()]
         return {name: value.numpy() for name, value in self.compiled(*tensors).items()}
+
+
+def examples_of(raw):
+    """Raw values `{name: list}` as serialised `tf.train.Example`s, a row each."""
+    rows = []
+    for values in zip(*raw.values(), strict=True):
+        example = tf.train.Example()
+        for name, value in zip(raw, values, strict=True):
+            if isinstance(value, (str, bytes)):
+                value = value.encode() if isinstance(value, str) else value
+                example.features.feature[name].bytes_list.value.append(value)
+            else:
+                example.features.feature[name].float_list.value.extend(np.ravel(value).tolist())
+        rows.append(example.SerializeToString())
+    return rows
 
 
 def raw_specs(preprocessor, names=None):
@@ -99,7 +133,7 @@ def label_signatures(preprocessor, column, probabilities):
         return {"classes": tf.gather(tf.constant(vocabulary), order), "scores": scores}
 
     specs = raw_specs(preprocessor)
-    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs)}
+    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs, "classify")}
 
 
 def encode_png(pixels):

@@ -12,7 +12,7 @@ from mmkeras.layers.embedding import (
     TokenEmbedding,
 )
 from mmkeras.layers.gaussian import GaussianProduct, Ramp, SampleGaussian, gaussian_product
-from mmkeras.layers.gradient_reversal import GradientReversal
+from mmkeras.layers.gradient_reversal import GradientReversal, RisingWeight
 from mmkeras.layers.label_queries import LabelQueries, Thresholds
 from mmkeras.layers.memory import JoinTokens
 from mmkeras.layers.modality_dropout import ModalityDropout
@@ -52,6 +52,7 @@ __all__ = [
     "RawPresence",
     "ReadNumber",
     "Relations",
+    "RisingWeight",
     "SampleGaussian",
     "ScheduledSampling",
     "ShiftRight",

@@ -3,13 +3,16 @@
 import keras
 import tensorflow as tf
 
+MOST_PIXELS = 2**25  # of a picture: 128 MiB as it is decoded
+
 
 @keras.saving.register_keras_serializable(package="mmkeras")
 class DecodeImage(keras.layers.Layer):
     """Encoded pictures `(batch,)` (PNG, JPEG, GIF, BMP) to pixels `(batch, height, width, channels)` in 0..1.
 
     Of a GIF the first frame is taken, transparency is laid over white, 16 bits become 8. An empty byte string is an
-    absent picture: zeros.
+    absent picture: zeros. What is no picture, is cut off, or has more than `MOST_PIXELS` pixels by its header, is an
+    error that names its row, before anything is decoded.
 
     Args:
         size: `(height, width)` in pixels.
@@ -35,12 +38,19 @@ class DecodeImage(keras.layers.Layer):
 
     def call(self, images):
         pixels = tf.TensorSpec((*self.size, self.channels), tf.float32)
-        return tf.map_fn(self._one, images, fn_output_signature=pixels, parallel_iterations=16)
+        rows = tf.range(tf.shape(images)[0])
+        return tf.map_fn(self._one, (images, rows), fn_output_signature=pixels, parallel_iterations=16)
 
-    def _one(self, image):
+    def _one(self, given):
+        image, row = given
         shape = (*self.size, self.channels)
         empty = tf.equal(tf.strings.length(image), 0)
-        return tf.ensure_shape(tf.cond(empty, lambda: tf.zeros(shape), lambda: self._decode(image)), shape)
+
+        def decode():
+            with tf.control_dependencies([checked(image, self.name.removeprefix("read_"), row)]):
+                return self._decode(tf.identity(image))
+
+        return tf.ensure_shape(tf.cond(empty, lambda: tf.zeros(shape), decode), shape)
 
     def _decode(self, image):
         is_png = tf.equal(tf.strings.substr(image, 0, 4), b"\x89PNG")
@@ -76,6 +86,49 @@ class DecodeImage(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "size": self.size, "channels": self.channels, "resize": self.resize}
+
+
+def checked(image, name, row):
+    """An operation that fails, naming the row, if an encoded picture is none, is cut off, or is too large."""
+    start = tf.strings.join([tf.strings.substr(image, 0, 32), b"\0" * 32])
+    end = tf.strings.substr(image, tf.maximum(tf.strings.length(image) - 64, 0), 64)
+    end = tf.io.decode_raw(tf.strings.join([b"\0" * 8, end]), tf.uint8)  # eight at least
+
+    def begins(*starts):
+        return tf.reduce_any([tf.equal(tf.strings.substr(start, 0, len(s)), s) for s in starts])
+
+    def sides(place, dtype, little_endian=True):
+        size = 2 * tf.as_dtype(dtype).size
+        found = tf.io.decode_raw(tf.strings.substr(start, place, size), dtype, little_endian)
+        return tf.abs(tf.cast(found, tf.int64))
+
+    def ends(mark):
+        count = tf.shape(end)[0] - len(mark) + 1
+        return tf.reduce_any(tf.reduce_all([tf.equal(end[i : count + i], byte) for i, byte in enumerate(mark)], axis=0))
+
+    png, jpeg, gif, bmp = begins(b"\x89PNG"), begins(b"\xff\xd8\xff"), begins(b"GIF8"), begins(b"BM")
+    size = tf.case(
+        [
+            (png, lambda: sides(16, tf.int32, little_endian=False)),
+            (gif, lambda: sides(6, tf.uint16)),
+            (jpeg, lambda: tf.cast(tf.io.extract_jpeg_shape(image)[:2], tf.int64)),
+            (bmp, lambda: sides(18, tf.int32)),
+        ],
+        default=lambda: tf.zeros((2,), tf.int64),
+    )
+    pixels = tf.reduce_prod(size)
+    whole = bmp | (png & ends(b"IEND")) | (jpeg & ends(b"\xff\xd9")) | (gif & ends(b";"))
+    fault = tf.case(
+        [
+            (tf.logical_not(png | jpeg | gif | bmp), lambda: tf.constant("is no PNG, JPEG, GIF or BMP")),
+            (tf.logical_not(whole), lambda: tf.constant("is cut off")),
+            ((pixels < 1) | (pixels > MOST_PIXELS) | tf.reduce_any(size > MOST_PIXELS),
+             lambda: tf.constant(f"has no pixel, or more than {MOST_PIXELS}")),
+        ],
+        default=lambda: tf.constant(""),
+    )  # fmt: skip
+    said = tf.strings.join([f"The picture `{name}` in row ", tf.strings.as_string(row), " ", fault])
+    return tf.debugging.Assert(tf.equal(fault, ""), [said], summarize=1)
 
 
 def _decode_png(image):

@@ -12,7 +12,7 @@ from mmkeras.losses.alignment import (
     pair_distance,
     vicreg,
 )
-from mmkeras.losses.classification import LabelCrossentropy, TagsCrossentropy
+from mmkeras.losses.classification import Distillation, LabelCrossentropy, TagsCrossentropy
 from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, supcon, triplet
 from mmkeras.losses.domain import DOMAIN_LOSSES, coral, mmd
 from mmkeras.losses.episodic import EPISODIC_LOGITS, matching, prototypical
@@ -31,6 +31,7 @@ __all__ = [
     "CONTRASTIVE_LOSSES",
     "DOMAIN_LOSSES",
     "EPISODIC_LOGITS",
+    "Distillation",
     "LabelCrossentropy",
     "TagsCrossentropy",
     "barlow_twins",

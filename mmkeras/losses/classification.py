@@ -35,6 +35,33 @@ class LabelCrossentropy(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
+class Distillation(keras.losses.Loss):
+    """Divergence of logits `(batch, classes)` from a teacher's (Hinton 2015; across modalities, Gupta 2016).
+
+    `T^2 KL(softmax(teacher / T) || softmax(logits / T))`: of T^2, so that the gradient keeps its size.
+
+    Args:
+        temperature: T; the higher, the more counts what the teacher thinks of the labels that it does not choose.
+
+    Example:
+
+    >>> float(Distillation()(np.array([[2.0, 0.0]]), np.array([[2.0, 0.0]])))
+    0.0
+    """
+
+    def __init__(self, temperature=2.0, name="distillation", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.temperature = temperature
+
+    def call(self, teacher, logits):
+        teacher, logits = (ops.log_softmax(x / self.temperature, axis=-1) for x in (teacher, logits))
+        return self.temperature**2 * ops.sum(ops.exp(teacher) * (teacher - logits), axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
 class TagsCrossentropy(keras.losses.Loss):
     """Cross-entropy of zeros and ones `(batch, tags)` with logits, summed over the tags.
 

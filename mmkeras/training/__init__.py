@@ -3,6 +3,7 @@
 from mmkeras.training.balance import BALANCES, MultiTask, TaskWeights
 from mmkeras.training.episodic import Episodic
 from mmkeras.training.masked import Hidden, Masked
+from mmkeras.training.modality_balance import MODALITY_BALANCES, ModalityBalance
 from mmkeras.training.multi_input import MultiInput
 from mmkeras.training.objective import (
     Contrastive,
@@ -19,6 +20,7 @@ from mmkeras.training.objective import (
 
 __all__ = [
     "BALANCES",
+    "MODALITY_BALANCES",
     "Adversarial",
     "AdversarialText",
     "Contrastive",
@@ -28,6 +30,7 @@ __all__ = [
     "Episodic",
     "Hidden",
     "Masked",
+    "ModalityBalance",
     "MultiInput",
     "MultiTask",
     "Objective",

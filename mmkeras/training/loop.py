@@ -39,8 +39,9 @@ def fit(model, epoch_batches, epochs, start=0, validation=None, callbacks=(), ve
     train_step, test_step = (tf.function(f, autograph=False) for f in (model.train_step, model.test_step))
     steps = int(epoch_batches(start).cardinality()) if start < epochs else 0
     history = keras.callbacks.History()
+    callbacks = [history, *getattr(model, "own_callbacks", ()), *callbacks]
     callbacks = keras.callbacks.CallbackList(
-        [history, *callbacks], add_progbar=verbose > 0, model=model, epochs=epochs, steps=steps, verbose=verbose
+        callbacks, add_progbar=verbose > 0, model=model, epochs=epochs, steps=steps, verbose=verbose
     )
     callbacks.on_train_begin()
     for epoch in range(start, epochs):

@@ -198,16 +198,19 @@ class Discrepancy(Term):
         output: the features `(batch, dim)`.
         target: zeros and ones `(batch,)`, ones for target rows.
         loss: a name of `mmkeras.losses.DOMAIN_LOSSES`.
+        level: output `(batch,)` that it is multiplied with.
     """
 
-    def __init__(self, name, output, target, loss, weight=1.0):
+    def __init__(self, name, output, target, loss, level, weight=1.0):
         super().__init__(name, weight)
+        self.level = level
         self.output = output
         self.target = target
         self.loss = loss
 
     def __call__(self, inputs, targets, outputs, present):
-        return losses.DOMAIN_LOSSES[self.loss](outputs[self.output], targets[self.target])
+        discrepancy = losses.DOMAIN_LOSSES[self.loss](outputs[self.output], targets[self.target])
+        return outputs[self.level][0] * discrepancy
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

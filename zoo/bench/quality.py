@@ -40,7 +40,7 @@ MEASURES = {
          ("hidden image from image", "mse_of_mean")),
         ("accuracy", True, "hidden text from image and text", ["hidden text from image", "hidden text from text"],
          ("hidden text from text", "most_frequent")),
-        ("accuracy", True, "linear probe", [], ("linear probe", "majority")),
+        ("accuracy", True, "linear probe of image", [], ("linear probe of image", "untrained")),
     ],
     "multitask": [
         ("accuracy", True, "category", [], ("category, majority", "accuracy")),

@@ -1,0 +1,152 @@
+"""Requests that come at the same time run as one batch."""
+
+import collections
+import concurrent.futures
+import threading
+import time
+
+import numpy as np
+
+from mmkeras.serving.errors import ServingError, invalid
+
+
+class Task:
+    """A request that waits for its turn: what it feeds, how many rows, when it came, and its answer to be."""
+
+    def __init__(self, feeds, rows):
+        self.feeds, self.rows, self.came = feeds, rows, time.monotonic()
+        self.answer = concurrent.futures.Future()
+
+
+class Batcher:
+    """Runs signatures as `Servable.run` does, several requests at once.
+
+    Requests go together if they ask the same signature for the same outputs with rows of the same shapes. A batch
+    begins when it is full or its oldest request has waited long enough, and is filled up to an allowed size by
+    repeating its first row. Where a batch fails its requests run one by one, so that each fails for itself alone.
+
+    Args:
+        batching: a Batching.
+    """
+
+    def __init__(self, batching):
+        self.batching = batching
+        self._queues = collections.OrderedDict()  # (servable, signature, outputs, shapes): tasks, the oldest first
+        self._changed = threading.Condition()
+        self._closed = False
+        for i in range(batching.num_batch_threads):
+            threading.Thread(target=self._work, name=f"batch {i}", daemon=True).start()
+
+    def __call__(self, servable, key, feeds, outputs=None, timeout_ms=None):
+        """The outputs, see `Servable.run`."""
+        sizes = {len(array) if np.ndim(array) else None for array in feeds.values()}
+        if len(sizes) != 1 or None in sizes or 0 in sizes:  # rows that cannot be put beside others
+            return servable.run(key, feeds, outputs, timeout_ms)
+        task = Task(feeds, sizes.pop())
+        if task.rows > self.batching.max_batch_size:
+            raise invalid(
+                f"Task size {task.rows} is larger than maximum input batch size {self.batching.max_batch_size}"
+            )
+        kinds = tuple((name, array.shape[1:], array.dtype.str) for name, array in sorted(feeds.items()))
+        self._enqueue((servable, key, tuple(outputs or ()), kinds), task)
+        try:
+            return task.answer.result(None if timeout_ms is None else timeout_ms / 1000)
+        except concurrent.futures.TimeoutError:
+            task.answer.cancel()
+            raise ServingError("DEADLINE_EXCEEDED", "Timed out waiting for its batch.") from None
+
+    def _enqueue(self, kind, task):
+        most = self.batching.max_enqueued_batches * self.batching.max_batch_size
+        with self._changed:
+            queue = self._queues.setdefault(kind, collections.deque())
+            if sum(one.rows for one in queue) + task.rows > most:
+                raise ServingError("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full")
+            queue.append(task)
+            self._changed.notify()
+
+    def close(self):
+        """Ends its threads when no request waits any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _work(self):
+        while True:
+            with self._changed:
+                found = self._ready()
+                while found is None:
+                    if self._closed and not self._queues:
+                        return
+                    self._changed.wait(self._patience())
+                    found = self._ready()
+            self._run(*found)
+
+    def _ready(self):
+        """(kind, tasks) of a batch that may begin, taken from its queue; or None."""
+        for kind, queue in self._queues.items():
+            rows = sum(task.rows for task in queue)
+            waited = (time.monotonic() - queue[0].came) * 1e6
+            if self._closed or rows >= self.batching.max_batch_size or waited >= self.batching.batch_timeout_micros:
+                tasks, rows = [], 0
+                while queue and rows + queue[0].rows <= self.batching.max_batch_size:
+                    tasks.append(queue.popleft())
+                    rows += tasks[-1].rows
+                del self._queues[kind]
+                if queue:
+                    self._queues[kind] = queue  # behind the others
+                return kind, tasks
+        return None
+
+    def _patience(self):
+        """Seconds until the oldest request has waited long enough; None where none waits."""
+        oldest = min((queue[0].came for queue in self._queues.values()), default=None)
+        if oldest is None:
+            return None
+        return max(oldest + self.batching.batch_timeout_micros / 1e6 - time.monotonic(), 0)
+
+    def _run(self, kind, tasks):
+        servable, key, outputs, _ = kind
+        tasks = [task for task in tasks if task.answer.set_running_or_notify_cancel()]
+        try:
+            answers = self._answers(servable, key, outputs or None, tasks)
+        except ServingError as error:
+            if len(tasks) == 1:
+                tasks[0].answer.set_exception(error)
+                return
+            answers = [self._alone(servable, key, outputs or None, task) for task in tasks]
+        except Exception as error:  # whoever waits must hear of it
+            answers = [error] * len(tasks)
+        for task, answer in zip(tasks, answers, strict=True):
+            (task.answer.set_exception if isinstance(answer, Exception) else task.answer.set_result)(answer)
+
+    def _answers(self, servable, key, outputs, tasks):
+        if not tasks:
+            return []
+        rows = sum(task.rows for task in tasks)
+        padding = next((size for size in self.batching.allowed_batch_sizes if size >= rows), rows) - rows
+        feeds = {}
+        for name in tasks[0].feeds:
+            parts = [task.feeds[name] for task in tasks]
+            parts += [np.repeat(parts[0][:1], padding, axis=0)] if padding else []
+            feeds[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        found = servable.run(key, feeds, outputs)
+        if len(tasks) == 1 and not padding:
+            return [found]
+        for name, array in found.items():
+            if array.ndim == 0 or len(array) != rows + padding:
+                raise ServingError(
+                    "FAILED_PRECONDITION",
+                    f"Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
+                    f"input tensors: {name}",
+                )
+        ends = np.cumsum([task.rows for task in tasks])
+        return [
+            {name: array[end - task.rows : end] for name, array in found.items()}
+            for task, end in zip(tasks, ends, strict=True)
+        ]
+
+    def _alone(self, servable, key, outputs, task):
+        try:
+            return servable.run(key, task.feeds, outputs)
+        except ServingError as error:
+            return error

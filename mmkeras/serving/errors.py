@@ -1,0 +1,39 @@
+"""What a server answers when it cannot: a code of gRPC, its name in HTTP, and a text."""
+
+# The codes of gRPC by name, and the HTTP status of each (TensorFlow Serving, util/net_http and http_server.cc).
+HTTP_STATUS = {
+    "OK": 200, "CANCELLED": 499, "UNKNOWN": 500, "INVALID_ARGUMENT": 400, "DEADLINE_EXCEEDED": 504, "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409, "PERMISSION_DENIED": 403, "RESOURCE_EXHAUSTED": 429, "FAILED_PRECONDITION": 400,
+    "ABORTED": 409, "OUT_OF_RANGE": 400, "UNIMPLEMENTED": 501, "INTERNAL": 500, "UNAVAILABLE": 503, "DATA_LOSS": 500,
+    "UNAUTHENTICATED": 401,
+}  # fmt: skip
+MOST_ECHOED = 256  # bytes of a request that an error's text repeats
+
+
+class ServingError(Exception):
+    """An answer that is an error.
+
+    Args:
+        code: a name of `HTTP_STATUS`.
+        message: its text.
+    """
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def http_status(self):
+        return HTTP_STATUS[self.code]
+
+
+def invalid(message):
+    """The error of a request that cannot be understood."""
+    return ServingError("INVALID_ARGUMENT", message)
+
+
+def echoed(text):
+    """A piece of a request as an error may repeat it."""
+    encoded = text.encode("utf-8", "replace")
+    return text if len(encoded) <= MOST_ECHOED else encoded[: MOST_ECHOED - 3].decode("utf-8", "ignore") + "..."

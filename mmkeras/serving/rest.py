@@ -1,0 +1,207 @@
+"""TensorFlow Serving's REST API as an ASGI application."""
+
+import asyncio
+import concurrent.futures
+import hmac
+import re
+import time
+import urllib.parse
+import zlib
+
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2
+
+from mmkeras.serving import examples, json_text, tensors
+from mmkeras.serving.errors import HTTP_STATUS, ServingError, echoed, invalid
+
+_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_ASK = re.compile(_MODEL + ":(?P<verb>[a-z]+)", re.IGNORECASE)
+_LOOK = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
+_API = re.compile("/v1/.*", re.IGNORECASE)
+_LARGEST_VERSION = 2**63 - 1
+
+
+class Rest:
+    """The application.
+
+    Args:
+        models: a Models.
+        metrics: a Metrics.
+        runner: what runs a signature, a `Servable.run` with the servable before it, such as a Batcher's.
+        metrics_path: where the figures lie; None for nowhere.
+        timeout: seconds after which a request is answered with an error.
+        largest_body: bytes of a request, unpacked.
+        cors: whether pages of any origin may ask.
+        token: what `Authorization: Bearer …` has to say; None for nothing.
+        pages: `{path: (content type, function to bytes)}` besides.
+        threads: requests at once.
+    """
+
+    def __init__(
+        self, models, metrics, runner, metrics_path=None, timeout=30.0, largest_body=2**26, cors=False, token=None,
+        pages=None, threads=16,
+    ):  # fmt: skip
+        self.models, self.metrics, self.runner, self.metrics_path = models, metrics, runner, metrics_path
+        self.timeout, self.largest_body, self.cors, self.token = timeout, largest_body, cors, token
+        self.pages = pages or {}
+        self.pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="rest")
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            return await _lifespan(receive, send)
+        status, body, kind = await self._answer(scope, receive)
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        if self.cors:
+            headers += [(b"access-control-allow-origin", b"*"), (b"access-control-allow-methods", b"GET, POST"),
+                        (b"access-control-allow-headers", b"Content-Type, Authorization")]  # fmt: skip
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope, receive):
+        """(status, body, content type)."""
+        method, headers = scope["method"], dict(scope["headers"])
+        path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
+        query = scope.get("query_string", b"").decode("latin-1")
+        full = f"{path}?{query}" if query else path
+        try:
+            if method == "OPTIONS":
+                known = headers.get(b"origin", b"").startswith((b"http://", b"https://"))
+                return (200 if known else 400), b"", b"application/json"
+            if self.token is not None and not self._is_allowed(headers):
+                raise ServingError("UNAUTHENTICATED", "Expected the header Authorization: Bearer TOKEN.")
+            if method == "GET" and path == self.metrics_path:
+                return 200, self.metrics.text().encode(), b"text/plain; version=0.0.4"
+            if method == "GET" and path in self.pages:
+                kind, page = self.pages[path]
+                return 200, page(), kind
+            if full == "/v1/models" and method == "GET":
+                raise invalid("Missing model name in request.")
+            if not _API.fullmatch(full) and full.lower() != "/v1/models":
+                raise ServingError("NOT_FOUND", f"Not found: {echoed(full)}")
+            return await self._api(method, full, headers, receive)
+        except ServingError as error:
+            return error.http_status, json_text.dumps({"error": error.message}), b"application/json"
+        except _TooLarge as error:
+            return 413, json_text.dumps({"error": str(error)}), b"application/json"
+
+    def _is_allowed(self, headers):
+        given = headers.get(b"authorization", b"")
+        return hmac.compare_digest(given, f"Bearer {self.token}".encode())
+
+    async def _api(self, method, path, headers, receive):
+        asked = _ASK.fullmatch(path) if method == "POST" else None
+        looked = _LOOK.fullmatch(path) if method == "GET" else None
+        found = asked or looked
+        if not found or (asked and asked["verb"] not in ("predict", "classify", "regress")):
+            raise invalid(f"Malformed request: {method} {echoed(path)}")
+        version = int(found["version"]) if found["version"] else None
+        if version is not None and version > _LARGEST_VERSION:
+            return 400, b"", b"application/json"
+        name, label = (urllib.parse.unquote(found[part] or "") for part in ("name", "label"))
+        if looked:
+            look = self.metadata if found["metadata"] else self.status
+            return 200, look(name, version, label), b"application/json"
+        body = await _body(headers, receive, self.largest_body)
+        began, work = time.monotonic(), (self.ask, found["verb"], name, version, label, body)
+        loop = asyncio.get_running_loop()
+        try:
+            task = loop.run_in_executor(self.pool, *work)
+            answer, status = await asyncio.wait_for(task, self.timeout), "OK"
+        except TimeoutError:
+            status, message = "DEADLINE_EXCEEDED", f"Timed out after {self.timeout:g} seconds."
+        except ServingError as error:
+            status, message = error.code, error.message
+        micros = (time.monotonic() - began) * 1e6
+        self.metrics.request(name if name in self.models.names else "", found["verb"], status, micros)
+        if status == "OK":
+            return 200, answer, b"application/json"
+        return HTTP_STATUS[status], json_text.dumps({"error": message}), b"application/json"
+
+    def ask(self, verb, name, version, label, body):
+        """The answer to a request, JSON bytes."""
+        request = json_text.loads(body)
+        if not isinstance(request, dict):
+            raise invalid(f"JSON Value: Type: {json_text.type_name(request)} is not of expected type: Object")
+        key = request.get("signature_name", "")
+        if not isinstance(key, str):
+            raise invalid("'signature_name' key must be a string value.")
+        with self.models.using(name, version, label) as servable:
+            return getattr(self, f"_{verb}")(servable, key or "serving_default", request)
+
+    def _predict(self, servable, key, request):
+        signature = servable.signature(key)
+        if signature is None:
+            raise invalid(f'Serving signature name: "{echoed(key)}" not found in signature def')
+        feeds, rows = tensors.read_predict(request, signature.dtypes)
+        outputs = self.runner(servable, key, feeds, timeout_ms=self.timeout * 1000)
+        return json_text.dumps(tensors.write_predict(outputs, rows))
+
+    def _classify(self, servable, key, request):
+        given = examples.read_examples(request)
+        return json_text.dumps({"results": examples.classify(servable, key, given, self.timeout * 1000)})
+
+    def _regress(self, servable, key, request):
+        given = examples.read_examples(request)
+        return json_text.dumps({"results": examples.regress(servable, key, given, self.timeout * 1000)})
+
+    def status(self, name, version=None, label=None):
+        """The states of a model's versions, JSON bytes; a label is passed over, as the original does."""
+        states = [
+            {
+                "version": str(number), "state": one.state,
+                "status": {
+                    "error_code": one.error.code if one.error else "OK",
+                    "error_message": one.error.message if one.error else "",
+                },
+            }
+            for number, one in self.models.status(name, version)
+        ]  # fmt: skip
+        return json_text.dumps({"model_version_status": states})
+
+    def metadata(self, name, version=None, label=None):
+        """The signatures of a version, JSON bytes."""
+        with self.models.using(name, version, label) as servable:
+            message = get_model_metadata_pb2.SignatureDefMap()
+            for key, signature in servable.meta_graph.signature_def.items():
+                message.signature_def[key].CopyFrom(signature)
+            spec = {"name": name, "signature_name": "", "version": str(servable.version)}
+        signatures = json_format.MessageToDict(
+            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return json_text.dumps({"model_spec": spec, "metadata": {"signature_def": signatures}})
+
+
+class _TooLarge(Exception):
+    pass
+
+
+async def _body(headers, receive, largest):
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ServingError("CANCELLED", "The client has gone.")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > largest:
+            raise _TooLarge(f"Expected a request of at most {largest:,} bytes.")
+        more = message.get("more_body", False)
+    body = b"".join(parts)
+    if headers.get(b"content-encoding", b"").lower() != b"gzip":
+        return body
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpack.decompress(body, largest + 1)
+    except zlib.error:
+        raise invalid("Failed to uncompress the gzipped body.") from None
+    if len(plain) > largest:
+        raise _TooLarge(f"Expected a request of at most {largest:,} bytes, unpacked.")
+    return plain
+
+
+async def _lifespan(receive, send):
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,132 @@
+"""The server: REST and gRPC on two ports over the same models."""
+
+import concurrent.futures
+import signal
+import socket
+import threading
+
+import grpc
+import uvicorn
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from mmkeras.serving.batching import Batcher
+from mmkeras.serving.grpc_services import ModelService, PredictionService
+from mmkeras.serving.metrics import Metrics
+from mmkeras.serving.models import Models
+from mmkeras.serving.page import pages
+from mmkeras.serving.rest import Rest
+from mmkeras.serving.warm_up import warm_up
+
+
+class Server:
+    """An embedded server with TensorFlow Serving's APIs.
+
+    Args:
+        configs: ModelConfigs, see `mmkeras.serving.config`.
+        rest_port, grpc_port: 0 for any that is free; None for none.
+        host: address it listens on.
+        batching: a Batching; None runs every request by itself.
+        poll_seconds: how often new versions are looked for; None for never.
+        retries, retry_seconds: see `Models`.
+        reload: whether clients may change what is served, over gRPC.
+        certificate, key: files of a TLS certificate and its key, for both ports.
+        **rest: further options of `Rest`.
+
+    Example:
+
+        server = Server(models_in("servables"))
+        server.start()
+        ...
+        server.stop()
+    """
+
+    def __init__(
+        self, configs, rest_port=8501, grpc_port=8500, host="127.0.0.1", batching=None, poll_seconds=1.0, retries=5,
+        retry_seconds=60.0, reload=False, certificate=None, key=None, threads=16, **rest,
+    ):  # fmt: skip
+        self.models = Models(configs, retries, retry_seconds, warm_up)
+        self.metrics = Metrics()
+        self.batcher = Batcher(batching) if batching else None
+        self.poll_seconds = poll_seconds
+        runner = self.batcher or run_alone
+        self._rest, self._grpc = None, None
+        if rest_port is not None:
+            beside = pages(self.models, self.metrics)
+            app = Rest(self.models, self.metrics, runner, threads=threads, pages=beside, **rest)
+            # Bound here, not in `start`: a port that is taken is told at once, and a free one is known.
+            self._socket = _bound(host, rest_port)
+            self.rest_port = self._socket.getsockname()[1]
+            options = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
+            # Logging is the program's to set up, not ours.
+            self._rest = uvicorn.Server(
+                uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False,
+                               date_header=False, timeout_graceful_shutdown=30, **options)
+            )  # fmt: skip
+        if grpc_port is not None:
+            self._grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"))
+            prediction = PredictionService(self.models, self.metrics, runner)
+            prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._grpc)
+            service = ModelService(self.models, self.metrics, reload)
+            model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, self._grpc)
+            self.grpc_port = _listen(self._grpc, host, grpc_port, certificate, key)
+
+    def start(self):
+        """Answers from now on, in threads of its own."""
+        if self.poll_seconds is not None:
+            self.models.watch(self.poll_seconds)
+        if self._grpc:
+            self._grpc.start()
+        if self._rest:
+            self._thread = threading.Thread(target=self._rest.run, args=([self._socket],), name="rest", daemon=True)
+            self._thread.start()
+
+    def stop(self, seconds=30.0):
+        """Takes no more requests, answers those it has, and frees the models."""
+        ended = self._grpc.stop(seconds) if self._grpc else None
+        if self._rest:
+            self._rest.should_exit = True
+            self._thread.join(seconds)
+        if ended:
+            ended.wait(seconds)
+        if self.batcher:
+            self.batcher.close()
+        self.models.close()
+
+    def run(self):
+        """Answers until SIGTERM or SIGINT, then stops."""
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+        self.start()
+        stopping.wait()
+        self.stop()
+
+
+def run_alone(servable, key, feeds, outputs=None, timeout_ms=None):
+    """`Servable.run`, as a function."""
+    return servable.run(key, feeds, outputs, timeout_ms)
+
+
+def _bound(host, port):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(2048)  # who comes before the first answer can be given waits
+    except OSError as error:
+        bound.close()
+        raise ValueError(f"Cannot listen on {host}:{port}: {error.strerror}. Take another --rest-port.") from None
+    return bound
+
+
+def _listen(server, host, port, certificate, key):
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        if certificate is None:
+            return server.add_insecure_port(address)
+        with open(key, "rb") as key_file, open(certificate, "rb") as certificate_file:
+            credentials = grpc.ssl_server_credentials([(key_file.read(), certificate_file.read())])
+        return server.add_secure_port(address, credentials)
+    except RuntimeError:
+        raise ValueError(f"Cannot listen on {address}. Take another --grpc-port.") from None

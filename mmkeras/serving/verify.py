@@ -1,0 +1,42 @@
+"""Whether a server answers as the models it serves did when they were exported."""
+
+import pathlib
+
+import numpy as np
+
+from mmkeras.export.samples import largest_difference, read_golden
+
+
+def verify(client, folder):
+    """Asks a server what each model in a folder was asked at its export.
+
+    Args:
+        client: a `Client` of REST.
+        folder: of the models, as `zoo export` writes them.
+
+    Yields:
+        (model, version, signature, largest difference of the answers).
+
+    Raises:
+        ValueError: if there is no exported model.
+        ServingError: what the server said.
+    """
+    found = sorted(pathlib.Path(folder).glob("*/*/saved_model.pb"))
+    latest = {path.parent.parent.name: path.parent for path in sorted(found, key=lambda path: int(path.parent.name))}
+    if not latest:
+        raise ValueError(f"There is no exported model in {folder}: expected MODEL/VERSION/saved_model.pb.")
+    for model, path in sorted(latest.items()):
+        for signature, golden in read_golden(path).items():
+            expected = {name: np.array(value, object) for name, value in golden["outputs"].items()}
+            if golden["method"] == "classify":
+                rows = [
+                    dict(zip(golden["inputs"], v, strict=True)) for v in zip(*golden["inputs"].values(), strict=True)
+                ]
+                rows = client.classify(model, rows, signature)
+                answer = {
+                    "classes": np.array([[label for label, _ in row] for row in rows], object),
+                    "scores": np.array([[score for _, score in row] for row in rows], object),
+                }
+            else:
+                answer = client.predict(model, signature, **golden["inputs"])
+            yield model, int(path.name), signature, largest_difference(expected, answer)

@@ -1,0 +1,77 @@
+"""The command `zoo serve`."""
+
+import os
+import pathlib
+
+from zoo._run_commands import quiet_start
+
+
+def add_serve(commands):
+    command = commands.add_parser("serve", help="TensorFlow Serving's REST and gRPC API over exported models")
+    command.add_argument("folder", nargs="?", help="of models, as export writes it; the latest version of each")
+    command.add_argument("--config", help="TensorFlow Serving's models.config instead of a folder")
+    command.add_argument("--rest-port", type=int, default=8501, help="8501; 0 for any that is free")
+    command.add_argument("--grpc-port", type=int, default=8500)
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    command.add_argument("--batching", metavar="FILE", help="batching_parameters.txt: requests run together")
+    command.add_argument("--monitoring", metavar="FILE", help="monitoring.config: metrics for Prometheus")
+    command.add_argument("--poll-seconds", type=float, default=1.0, help="how often new versions are looked for (1)")
+    command.add_argument("--timeout", type=float, default=30.0, help="seconds a REST request may take (30)")
+    command.add_argument("--cors", action="store_true", help="pages of any origin may ask")
+    command.add_argument("--allow-reload", action="store_true", help="clients may change the models, over gRPC")
+    command.add_argument("--certificate", metavar="FILE", help="TLS certificate of both ports")
+    command.add_argument("--key", metavar="FILE", help="of the certificate")
+    command.add_argument("--token-file", metavar="FILE", help="REST requests say `Authorization: Bearer` what it holds")
+    command.set_defaults(run=_serve)
+
+
+def add_verify(commands):
+    command = commands.add_parser("verify", help="whether a server answers as the models did when they were exported")
+    command.add_argument("url", help="of any server with TensorFlow Serving's API, such as http://127.0.0.1:8501")
+    command.add_argument("--servables", default="servables", help="folder of the exported models (servables)")
+    command.add_argument("--tolerance", type=float, default=1e-4, help="largest difference of a number (1e-4)")
+    command.add_argument("--token-file", metavar="FILE", help="as for serve")
+    command.set_defaults(run=_verify)
+
+
+def _verify(options):
+    with quiet_start():
+        from mmkeras import serving
+    token = pathlib.Path(options.token_file).read_text().strip() if options.token_file else None
+    largest = 0.0
+    try:
+        with serving.Client(options.url, token=token) as client:
+            for model, version, signature, difference in serving.verify(client, options.servables):
+                print(f"{model}, version {version}, {signature}: largest difference {difference:.2g}", flush=True)
+                largest = max(largest, difference)
+    except serving.ServingError as error:
+        raise ValueError(f"The server at {options.url} said: {error.message}") from None
+    except ConnectionError:
+        raise ValueError(f"There is no server at {options.url}.") from None
+    return 0 if largest <= options.tolerance else 1
+
+
+def _serve(options):
+    if bool(options.folder) == bool(options.config):
+        raise ValueError("Say what to serve: a folder of models, or --config models.config. Received: "
+                         + ("both." if options.folder else "neither."))  # fmt: skip
+    if bool(options.certificate) != bool(options.key):
+        raise ValueError("TLS takes a --certificate and its --key. Received: one of them.")
+    with quiet_start():
+        from mmkeras import serving
+    configs = serving.read_models(options.config) if options.config else serving.models_in(options.folder)
+    token = pathlib.Path(options.token_file).read_text().strip() if options.token_file else None
+    server = serving.Server(
+        configs, options.rest_port, options.grpc_port, options.host,
+        batching=serving.read_batching(options.batching) if options.batching else None,
+        metrics_path=serving.read_monitoring(options.monitoring) if options.monitoring else None,
+        poll_seconds=options.poll_seconds, timeout=options.timeout, cors=options.cors, reload=options.allow_reload,
+        certificate=options.certificate, key=options.key, token=token,
+    )  # fmt: skip
+    scheme = "https" if options.certificate else "http"
+    for name in server.models.names:
+        for number, one in server.models.status(name) if server.models.knows(name) else ():
+            url = f"{scheme}://{options.host}:{server.rest_port}/v1/models/{name}"
+            print(f"{name}, version {number}: {url if one.servable else one.error.message}", flush=True)
+    print(f"gRPC: {options.host}:{server.grpc_port}. Stop with Ctrl-C (process {os.getpid()}).", flush=True)
+    server.run()
