@@ -18,8 +18,10 @@ import threading
 import urllib.parse
 
 import grpc
+import models
 import pytest
 from google.protobuf import json_format
+from running import wait_for
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -36,7 +38,7 @@ from tensorflow_serving.apis import (
 from mmkeras.serving import Batching, ModelConfig, Server
 
 HERE = pathlib.Path(__file__).parent / "serving"
-sys.path.insert(0, str(HERE))
+
 CASES = {case["id"]: case for case in json.loads((HERE / "conformance.json").read_text())["cases"]}
 # The original crashes on deep nesting where it is a value; we refuse it everywhere, which the case allows.
 DEVIATIONS = {"err.deep_nesting_unused_key": 400}
@@ -50,8 +52,6 @@ GRPC = [id for id, case in CASES.items() if case["request"]["transport"] == "grp
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    import models
-
     folder = tmp_path_factory.mktemp("models")
     models.build(folder)
     return folder
@@ -113,6 +113,8 @@ def ask(server, request):
 
 def same(expected, found):
     if isinstance(expected, dict):
+        if not isinstance(found, dict):
+            return False
         found = {name: value for name, value in found.items() if name != "defaults"}
         return expected.keys() == found.keys() and all(same(expected[name], found[name]) for name in expected)
     if isinstance(expected, list):
@@ -127,8 +129,39 @@ def holds(expected, found):
     if isinstance(expected, dict):
         return isinstance(found, dict) and all(n in found and holds(v, found[n]) for n, v in expected.items())
     if isinstance(expected, list):
-        return len(expected) == len(found) and all(map(holds, expected, found))
+        return isinstance(found, list) and len(expected) == len(found) and all(map(holds, expected, found))
     return same(expected, found)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "equal", "held"),
+    [
+        ({"a": [1, 2.5]}, {"a": [1, 2.5]}, True, True),
+        ({"a": [1, 2.5]}, {"a": [1, 2.5000001], "defaults": {}}, True, True),
+        ({"a": [1, 2.5]}, {"a": [1, 2.50001]}, False, False),
+        ({"a": 1}, {"a": 1, "b": 2}, False, True),
+        ({"a": 1, "b": 2}, {"a": 1}, False, False),
+        ({"a": 1}, {"a": True}, False, False),
+        ({"a": "1"}, {"a": 1}, False, False),
+        ([1, 2], [2, 1], False, False),
+        ([1], [1, 2], False, False),
+        ([], None, False, False),
+    ],
+)
+def test_answers_are_told_apart(expected, found, equal, held):
+    assert same(expected, found) == equal
+    assert holds(expected, found) == held
+
+
+def test_a_wrong_answer_fails_its_case(monkeypatch):
+    ids = [id for id in REST if set(CASES[id]["expect"]) == {"http_status", "json"}]
+    assert len(ids) > 10
+    for id in ids:
+        right, body = CASES[id]["expect"]["http_status"], json.dumps(CASES[id]["expect"]["json"]).encode()
+        for status, said, passes in ((right, body, True), (right + 1, body, False), (right, b"{}", False)):
+            monkeypatch.setattr(sys.modules[__name__], "ask", lambda *_, a=(status, {}, said): a)
+            with contextlib.nullcontext() if passes else pytest.raises(AssertionError):
+                check(None, id)
 
 
 def check(server, id):
@@ -191,16 +224,12 @@ def test_batching(folder, id):
     if id == "batch.queue_full":  # no thread takes what is queued, and one request fills the queue
         batching = Batching(max_batch_size=1, max_enqueued_batches=1, num_batch_threads=0)
     with serving(folder, batching=batching, timeout=1.0) as server:
-        first = threading.Thread(target=ask, args=(server, CASES["predict.row.named_single"]["request"]))
         if id == "batch.queue_full":
             one = {"method": "POST", "path": "/v1/models/half_plus_two:predict", "body_json": {"instances": [1.0]}}
-            first = threading.Thread(target=ask, args=(server, one))
+            first = threading.Thread(target=ask, args=(server, one), daemon=True)
             first.start()
-            while not server.batcher._queues:
-                pass
+            wait_for(lambda: server.batcher._queues)
         check(server, id)
-        if id == "batch.queue_full":
-            first.join()
 
 
 @pytest.mark.parametrize("id", [own_setup("status.unloaded_version_stays_END")])

@@ -11,10 +11,10 @@ from mmkeras.serving.errors import ServingError, invalid
 
 
 class Task:
-    """A request that waits for its turn: what it feeds, how many rows, when it came, and its answer to be."""
+    """A request that waits for its turn: what it feeds, how many rows, its patience, and its answer to be."""
 
-    def __init__(self, feeds, rows):
-        self.feeds, self.rows, self.came = feeds, rows, time.monotonic()
+    def __init__(self, feeds, rows, timeout_ms=None):
+        self.feeds, self.rows, self.timeout_ms, self.came = feeds, rows, timeout_ms, time.monotonic()
         self.answer = concurrent.futures.Future()
 
 
@@ -42,7 +42,7 @@ class Batcher:
         sizes = {len(array) if np.ndim(array) else None for array in feeds.values()}
         if len(sizes) != 1 or None in sizes or 0 in sizes:  # rows that cannot be put beside others
             return servable.run(key, feeds, outputs, timeout_ms)
-        task = Task(feeds, sizes.pop())
+        task = Task(feeds, sizes.pop(), timeout_ms)
         if task.rows > self.batching.max_batch_size:
             raise invalid(
                 f"Task size {task.rows} is larger than maximum input batch size {self.batching.max_batch_size}"
@@ -129,7 +129,8 @@ class Batcher:
             parts = [task.feeds[name] for task in tasks]
             parts += [np.repeat(parts[0][:1], padding, axis=0)] if padding else []
             feeds[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        found = servable.run(key, feeds, outputs)
+        patience = [task.timeout_ms for task in tasks]
+        found = servable.run(key, feeds, outputs, None if None in patience else max(patience))
         if len(tasks) == 1 and not padding:
             return [found]
         for name, array in found.items():
@@ -147,6 +148,6 @@ class Batcher:
 
     def _alone(self, servable, key, outputs, task):
         try:
-            return servable.run(key, task.feeds, outputs)
+            return servable.run(key, task.feeds, outputs, task.timeout_ms)
         except ServingError as error:
             return error

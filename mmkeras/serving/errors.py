@@ -1,5 +1,7 @@
 """What a server answers when it cannot: a code of gRPC, its name in HTTP, and a text."""
 
+import logging
+
 # The codes of gRPC by name, and the HTTP status of each (TensorFlow Serving, util/net_http and http_server.cc).
 HTTP_STATUS = {
     "OK": 200, "CANCELLED": 499, "UNKNOWN": 500, "INVALID_ARGUMENT": 400, "DEADLINE_EXCEEDED": 504, "NOT_FOUND": 404,
@@ -33,7 +35,13 @@ def invalid(message):
     return ServingError("INVALID_ARGUMENT", message)
 
 
-def echoed(text):
-    """A piece of a request as an error may repeat it."""
+def echoed(text, most=MOST_ECHOED):
+    """A piece of a request as an error may repeat it: at most so many bytes of it."""
     encoded = text.encode("utf-8", "replace")
-    return text if len(encoded) <= MOST_ECHOED else encoded[: MOST_ECHOED - 3].decode("utf-8", "ignore") + "..."
+    return text if len(encoded) <= most else encoded[:most].decode("utf-8", "ignore") + "...TRUNCATED"
+
+
+def unexpected(error):
+    """The error of a fault that is ours; what it was is logged, since the text may hold what was asked."""
+    logging.getLogger("mmkeras.serving").error("A request failed.", exc_info=error)
+    return ServingError("INTERNAL", f"The server failed: {type(error).__name__}. Its log says where.")

@@ -3,7 +3,7 @@
 import numpy as np
 from tensorflow.core.example import example_pb2
 
-from mmkeras.serving.errors import ServingError, invalid
+from mmkeras.serving.errors import ServingError, echoed, invalid
 from mmkeras.serving.json_text import type_name
 from mmkeras.serving.servable import CLASSIFY, REGRESS
 from mmkeras.serving.tensors import decoded, is_base64
@@ -36,7 +36,7 @@ def _example(features):
         for item in value if isinstance(value, list) else [value]:
             own, item = _item(name, item)
             if kind not in (None, own):
-                raise invalid(f"Unexpected element type in feature: {name} expecting type: {kind}")
+                raise invalid(f"Unexpected element type in feature: {echoed(name)} expecting type: {kind}")
             kind = own
             getattr(example.features.feature[name], _LISTS[kind]).value.append(item)
         if kind is None:
@@ -54,9 +54,9 @@ def _item(name, item):
         return "float", item
     if isinstance(item, int) and not isinstance(item, bool):
         if item >= 2**63:
-            raise invalid(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
+            raise invalid(f"Feature: {echoed(name)} has uint64_t element. Only int64_t is supported.")
         return "int64", item
-    raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_name(item)}")
+    raise invalid(f"Feature: {echoed(name)} has element with unexpected JSON type: {type_name(item)}")
 
 
 def classify(servable, key, examples, timeout_ms=None):
@@ -119,7 +119,7 @@ def regress(servable, key, examples, timeout_ms=None):
 def _signature(servable, key, method, kind):
     signature = servable.signature(key)
     if signature is None:
-        raise invalid(f"No signature was found with the name: {key}")
+        raise invalid(f"No signature was found with the name: {echoed(key)}")
     if signature.method != method:
         raise invalid(f"Expected {kind} signature method_name to be {method}. Was: {signature.method}")
     if len(signature.inputs) != 1:

@@ -20,10 +20,10 @@ from tensorflow_serving.apis import (
 )
 
 from mmkeras.serving import config, examples
-from mmkeras.serving.errors import HTTP_STATUS, ServingError, invalid
+from mmkeras.serving.errors import HTTP_STATUS, ServingError, echoed, invalid, unexpected
 from mmkeras.serving.servable import CLASSIFY, REGRESS
 
-_LONGEST = 1024  # characters of an error's text
+_LONGEST = 1024  # bytes of an error's text
 _CODES = {name: getattr(grpc.StatusCode, name) for name in HTTP_STATUS}
 
 
@@ -35,15 +35,14 @@ def _answering(method):
         began, status = time.monotonic(), "OK"
         try:
             return method(self, request, context)
-        except ServingError as error:
-            status = error.code
-            message = error.message
-            message = message if len(message) <= _LONGEST else message[:_LONGEST] + "...TRUNCATED"
-            context.abort(_CODES[error.code], message)
+        except Exception as error:
+            failed = error if isinstance(error, ServingError) else unexpected(error)
+            status = failed.code
         finally:
             name = getattr(getattr(request, "model_spec", None), "name", "")
             known = name if name in self.models.names else ""
             self.metrics.request(known, method.__name__, status, (time.monotonic() - began) * 1e6)
+        context.abort(_CODES[status], echoed(failed.message, _LONGEST))
 
     return call
 
@@ -64,12 +63,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             key = request.model_spec.signature_name or "serving_default"
             signature = servable.signature(key)
             if signature is None:
-                raise ServingError("FAILED_PRECONDITION", f'Serving signature key "{key}" not found.')
+                raise ServingError("FAILED_PRECONDITION", f'Serving signature key "{echoed(key)}" not found.')
             feeds = _feeds(request.inputs, signature)
             for alias in request.output_filter:
                 if alias not in signature.outputs:
-                    raise invalid(f"output tensor alias not found in signature: {alias} Outputs expected to be in the "
-                                  f"set {{{','.join(signature.outputs)}}}.")  # fmt: skip
+                    raise invalid(f"output tensor alias not found in signature: {echoed(alias)} Outputs expected to be "
+                                  f"in the set {{{','.join(signature.outputs)}}}.")  # fmt: skip
             outputs = self.runner(servable, key, feeds, list(request.output_filter) or None, _timeout(context))
             answer = predict_pb2.PredictResponse()
             _describe(answer.model_spec, servable, key)
@@ -79,19 +78,15 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     @_answering
     def Classify(self, request, context):
-        with self._using(request) as servable:
-            answer = classification_pb2.ClassificationResponse()
-            _describe(answer.model_spec, servable, request.model_spec.signature_name or "serving_default")
-            self._classify(servable, request.model_spec, _examples(request.input), context, answer.result)
-            return answer
+        answer = classification_pb2.ClassificationResponse()
+        self._classify(request, request.input, context, answer.model_spec, answer.result)
+        return answer
 
     @_answering
     def Regress(self, request, context):
-        with self._using(request) as servable:
-            answer = regression_pb2.RegressionResponse()
-            _describe(answer.model_spec, servable, request.model_spec.signature_name or "serving_default")
-            self._regress(servable, request.model_spec, _examples(request.input), context, answer.result)
-            return answer
+        answer = regression_pb2.RegressionResponse()
+        self._regress(request, request.input, context, answer.model_spec, answer.result)
+        return answer
 
     @_answering
     def MultiInference(self, request, context):
@@ -99,25 +94,23 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         if len(names) > 1:
             raise invalid(
                 "All ModelSpecs in a MultiInferenceRequest must access the same model name. Expected "
-                f"{names[0]}, but got {names[1]}"
+                f"{echoed(names[0], 128)}, but got {echoed(names[1], 128)}"
             )
         if not request.tasks:
             raise invalid("Inference task list is empty")
-        answer, given = inference_pb2.MultiInferenceResponse(), _examples(request.input)
+        answer = inference_pb2.MultiInferenceResponse()
         signatures = [task.model_spec.signature_name for task in request.tasks]
         if len(set(signatures)) < len(signatures):
-            raise invalid(f"Duplicate evaluation of signature: {max(signatures, key=signatures.count)}")
+            raise invalid(f"Duplicate evaluation of signature: {echoed(max(signatures, key=signatures.count))}")
         for task in request.tasks:
-            with self._using(task) as servable:
-                result = answer.results.add()
-                _describe(result.model_spec, servable, task.model_spec.signature_name or "serving_default")
-                if task.method_name == CLASSIFY:
-                    self._classify(servable, task.model_spec, given, context, result.classification_result)
-                elif task.method_name == REGRESS:
-                    self._regress(servable, task.model_spec, given, context, result.regression_result)
-                else:
-                    message = f"Unsupported signature method_name: {task.method_name}"
-                    raise ServingError("UNIMPLEMENTED", message)
+            result = answer.results.add()
+            if task.method_name == CLASSIFY:
+                self._classify(task, request.input, context, result.model_spec, result.classification_result)
+            elif task.method_name == REGRESS:
+                self._regress(task, request.input, context, result.model_spec, result.regression_result)
+            else:
+                message = f"Unsupported signature method_name: {echoed(task.method_name)}"
+                raise ServingError("UNIMPLEMENTED", message)
         return answer
 
     @_answering
@@ -126,7 +119,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
             if field != "signature_def":
-                raise invalid(f"Metadata field {field} is not supported")
+                raise invalid(f"Metadata field {echoed(field)} is not supported")
         with self._using(request) as servable:
             found = get_model_metadata_pb2.SignatureDefMap()
             for key, signature in servable.meta_graph.signature_def.items():
@@ -142,17 +135,21 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def _using(self, request):
         return self.models.using(*_asked(request))
 
-    def _classify(self, servable, spec, given, context, result):
-        found = examples.classify(servable, spec.signature_name or "serving_default", given, _timeout(context))
-        for row in found:
+    def _classify(self, request, given, context, spec, result):
+        for row in self._infer(examples.classify, request, given, context, spec):
             one = result.classifications.add()
             for label, score in row:
                 one.classes.add(label=label, score=score)
 
-    def _regress(self, servable, spec, given, context, result):
-        found = examples.regress(servable, spec.signature_name or "serving_default", given, _timeout(context))
-        for value in found:
+    def _regress(self, request, given, context, spec, result):
+        for value in self._infer(examples.regress, request, given, context, spec):
             result.regressions.add(value=value)
+
+    def _infer(self, ask, request, given, context, spec):
+        with self._using(request) as servable:
+            key = request.model_spec.signature_name or "serving_default"
+            _describe(spec, servable, key)
+            return ask(servable, key, _examples(given), _timeout(context))
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -215,12 +212,12 @@ def _feeds(inputs, signature):
     missing = [alias for alias in signature.inputs if alias not in inputs and alias not in signature.defaults]
     if len(inputs) > len(signature.inputs) or (len(inputs) != len(signature.inputs) and missing):
         extra = [alias for alias in inputs if alias not in signature.inputs]
-        said = f" Sent extra: {{{','.join(extra)}}}." if extra else ""
+        said = f" Sent extra: {{{echoed(','.join(extra), 128)}}}." if extra else ""
         said += f" Missing but required: {{{','.join(missing)}}}." if missing else ""
-        given, wanted = ("{" + ",".join(names) + "}" for names in (inputs, signature.inputs))
+        given, wanted = echoed(",".join(inputs), 128), ",".join(signature.inputs)
         raise invalid(
-            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} len({given}) != "
-            f"len({wanted}).{said}"
+            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} len({{{given}}}) != "
+            f"len({{{wanted}}}).{said}"
         )
     feeds = {}
     for alias, (tensor, dtype) in signature.inputs.items():

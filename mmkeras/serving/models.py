@@ -2,13 +2,17 @@
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
+import re
 import threading
 import time
 
-from mmkeras.serving.errors import ServingError, invalid
+from mmkeras.serving.errors import ServingError, echoed, invalid, unexpected
 from mmkeras.serving.servable import Servable
 
+_LOGGER = logging.getLogger(__name__)
+_VERSION = re.compile("[0-9]{1,18}")
 START, LOADING, AVAILABLE, UNLOADING, END = "START", "LOADING", "AVAILABLE", "UNLOADING", "END"
 
 
@@ -91,17 +95,17 @@ class Models:
         if label:
             config = self._configs.get(name)
             if config is None or label not in config.labels:
-                raise invalid(f"Unrecognized servable version label: {label}")
+                raise invalid(f"Unrecognized servable version label: {echoed(label)}")
             version = config.labels[label]
         versions = self._versions.get(name, {})
         if version is None:
             loaded = [number for number, one in versions.items() if one.servable is not None]
             if not loaded:
-                raise ServingError("NOT_FOUND", f"Servable not found for request: Latest({name})")
+                raise ServingError("NOT_FOUND", f"Servable not found for request: Latest({echoed(name)})")
             version = max(loaded)
         servable = versions[version].servable if version in versions else None
         if servable is None:
-            raise ServingError("NOT_FOUND", f"Servable not found for request: Specific({name}, {version})")
+            raise ServingError("NOT_FOUND", f"Servable not found for request: Specific({echoed(name)}, {version})")
         return servable
 
     def status(self, name, version=None):
@@ -112,9 +116,9 @@ class Models:
         """
         versions = self._versions.get(name, {})
         if version is not None and version not in versions:
-            raise ServingError("NOT_FOUND", f"Could not find version {version} of model {name}")
+            raise ServingError("NOT_FOUND", f"Could not find version {version} of model {echoed(name)}")
         if not versions:
-            raise ServingError("NOT_FOUND", f"Could not find any versions of model {name}")
+            raise ServingError("NOT_FOUND", f"Could not find any versions of model {echoed(name)}")
         numbers = sorted(versions, reverse=True) if version is None else [version]
         return [(number, versions[number]) for number in numbers]
 
@@ -142,18 +146,19 @@ class Models:
         with self._changing:
             found = self._checked(configs)
             new = [name for name in found if name not in self._configs]
-            before = dict(self._configs)
-            self._configs = {**before, **{name: c for name, c in found.items() if name not in before}}
-            for name in new:
-                self._poll_one(found[name])
-            failed = [name for name in new if not self._loaded(name)]
-            if strict and failed:
+            before, self._configs = self._configs, {**found, **self._configs}
+            try:
+                for name in new:
+                    self._poll_one(found[name])
+                if strict:
+                    self._check_loaded(new)
+                    self._check_labels(found.values())
+            except ServingError:
                 for name in new:
                     self._unload_all(name)
                     del self._versions[name]
                 self._configs = before
-                raise ServingError("UNKNOWN", f"1 servable(s) did not become available: {{{', '.join(failed)}}}")
-            self._check_labels(found, strict)
+                raise
             self._configs = found
             for name in set(before) - set(found):
                 self._unload_all(name)
@@ -163,27 +168,36 @@ class Models:
         found = {}
         for config in configs:
             if config.name in found:
-                raise invalid(f"Illegal to list model {config.name} multiple times in config list")
+                raise invalid(f"Illegal to list model {echoed(config.name)} multiple times in config list")
             if not pathlib.PurePath(config.base_path).is_absolute():
                 raise invalid(
-                    f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}"
+                    f"Expected model {echoed(config.name, 128)} to have an absolute path or URI; got "
+                    f"base_path()={echoed(config.base_path, 128)}"
                 )
             if config.platform != "tensorflow":
                 if config.name in self._configs:
                     raise invalid("Illegal to change a model's platform.")
-                raise invalid(f"Model {config.name} requests unsupported platform {config.platform}")
+                raise invalid(
+                    f"Model {echoed(config.name, 128)} requests unsupported platform {echoed(config.platform, 128)}"
+                )
             found[config.name] = config
         return found
 
-    def _check_labels(self, configs, strict):
-        for config in configs.values():
+    def _check_loaded(self, names):
+        failed = [name for name in names if not self._loaded(name)]
+        if failed:
+            said = f"{len(failed)} servable(s) did not become available: {{{echoed(', '.join(failed))}}}"
+            raise ServingError("UNKNOWN", said)
+
+    def _check_labels(self, configs):
+        for config in configs:
             for label, version in config.labels.items():
                 one = self._versions.get(config.name, {}).get(version)
-                if strict and config.name in self._configs and (one is None or one.servable is None):
+                if one is None or one.servable is None:
                     raise ServingError(
                         "FAILED_PRECONDITION",
-                        f"Request to assign label {label} to version {version} of model {config.name}, which is not "
-                        "currently available for inference",
+                        f"Request to assign label {echoed(label, 128)} to version {version} of model "
+                        f"{echoed(config.name, 128)}, which is not currently available for inference",
                     )
 
     def poll(self):
@@ -210,13 +224,17 @@ class Models:
 
     def _poll_one(self, config):
         versions = self._versions.setdefault(config.name, {})
-        wanted = self._wanted(config)
+        try:
+            wanted = self._wanted(config)
+        except OSError as error:  # the next look may find it
+            _LOGGER.warning("Cannot read the folder of model %s: %s", config.name, error.strerror)
+            return
         for number in wanted:
             one = versions.setdefault(number, Version())
             if one.state == END and one.error is None:
                 versions[number] = one = Version()  # it was unloaded, and is wanted again
             if one.servable is None and one.state != END:
-                self._load(config, number, one)
+                self._load(config.name, number, wanted[number], one)
         ready = [number for number in wanted if versions[number].servable is not None]
         for number, one in list(versions.items()):
             # What is no longer wanted goes when something that is wanted is there in its place.
@@ -227,7 +245,7 @@ class Models:
         found = {}
         base = pathlib.Path(config.base_path)
         if base.is_dir():
-            found = {int(path.name): path for path in base.iterdir() if path.name.isdigit() and path.is_dir()}
+            found = {int(path.name): path for path in base.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()}
         numbers = sorted(found)
         how, *rest = config.policy
         if how == "latest":
@@ -236,15 +254,14 @@ class Models:
             numbers = [number for number in numbers if number in rest[0]]
         return {number: found[number] for number in numbers}
 
-    def _load(self, config, number, one):
+    def _load(self, name, number, path, one):
         if one.tries and time.monotonic() - one.tried < self.retry_seconds:
             return
         one.state, one.tried, one.tries = LOADING, time.monotonic(), one.tries + 1
-        path = self._wanted(config).get(number)
         try:
-            servable = self._ready(config.name, number, path)
-        except ServingError as error:
-            one.error = error
+            servable = self._ready(name, number, path)
+        except Exception as error:  # one model's fault is not the others'
+            one.error = error if isinstance(error, ServingError) else unexpected(error)
             if one.tries > self.retries:
                 one.state = END
             return
@@ -253,12 +270,12 @@ class Models:
     def _ready(self, name, number, path):
         """A version, loaded and warm."""
         servable = Servable(name, number, path)
-        if self.warm_up:
-            try:
+        try:
+            if self.warm_up:
                 self.warm_up(servable)
-            except ServingError:
-                servable.close()
-                raise
+        except BaseException:
+            servable.close()
+            raise
         return servable
 
     def _unload(self, one):

@@ -12,13 +12,13 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from mmkeras.serving import examples, json_text, tensors
-from mmkeras.serving.errors import HTTP_STATUS, ServingError, echoed, invalid
+from mmkeras.serving.errors import HTTP_STATUS, ServingError, echoed, invalid, unexpected
 
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _ASK = re.compile(_MODEL + ":(?P<verb>[a-z]+)", re.IGNORECASE)
 _LOOK = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
 _API = re.compile("/v1/.*", re.IGNORECASE)
-_LARGEST_VERSION = 2**63 - 1
+_LARGEST_VERSION, _MOST_DIGITS = 2**63 - 1, 19
 
 
 class Rest:
@@ -83,6 +83,12 @@ class Rest:
             return error.http_status, json_text.dumps({"error": error.message}), b"application/json"
         except _TooLarge as error:
             return 413, json_text.dumps({"error": str(error)}), b"application/json"
+        except Exception as error:
+            return 500, json_text.dumps({"error": unexpected(error).message}), b"application/json"
+
+    def close(self):
+        """Ends its threads when their requests are answered."""
+        self.pool.shutdown(wait=False)
 
     def _is_allowed(self, headers):
         given = headers.get(b"authorization", b"")
@@ -94,9 +100,10 @@ class Rest:
         found = asked or looked
         if not found or (asked and asked["verb"] not in ("predict", "classify", "regress")):
             raise invalid(f"Malformed request: {method} {echoed(path)}")
-        version = int(found["version"]) if found["version"] else None
-        if version is not None and version > _LARGEST_VERSION:
+        digits = (found["version"] or "").lstrip("0")
+        if len(digits) > _MOST_DIGITS or int(digits or 0) > _LARGEST_VERSION:
             return 400, b"", b"application/json"
+        version = int(digits or 0) if found["version"] else None
         name, label = (urllib.parse.unquote(found[part] or "") for part in ("name", "label"))
         if looked:
             look = self.metadata if found["metadata"] else self.status
@@ -111,6 +118,8 @@ class Rest:
             status, message = "DEADLINE_EXCEEDED", f"Timed out after {self.timeout:g} seconds."
         except ServingError as error:
             status, message = error.code, error.message
+        except Exception as error:
+            status, message = "INTERNAL", unexpected(error).message
         micros = (time.monotonic() - began) * 1e6
         self.metrics.request(name if name in self.models.names else "", found["verb"], status, micros)
         if status == "OK":

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
-from mmkeras.serving.errors import ServingError, invalid
+from mmkeras.serving.errors import ServingError, echoed, invalid
 
 PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{verb}" for verb in ("predict", "classify", "regress"))
 # What a run of TensorFlow may fail with, by the names of gRPC.
@@ -102,9 +102,11 @@ class Servable:
             return {alias: _as_array(value) for alias, value in zip(wanted, found, strict=True)}
         except tf.errors.OpError as error:
             code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "UNKNOWN")
-            raise ServingError(code, error.message or type(error).__name__) from None
+            # The first line; those after it tell of the graph, and any may repeat what was asked.
+            said = (error.message or type(error).__name__).splitlines()[0]
+            raise ServingError(code, echoed(said)) from None
         except (TypeError, ValueError) as error:  # an array that does not fit its placeholder
-            raise invalid(str(error)) from None
+            raise invalid(echoed(str(error))) from None
 
     def _callable(self, key, feeds, outputs, timeout_ms):
         """A function from the values of some inputs to some outputs; one for each combination that was asked for.

@@ -52,7 +52,7 @@ class Server:
         self._rest, self._grpc = None, None
         if rest_port is not None:
             beside = pages(self.models, self.metrics)
-            app = Rest(self.models, self.metrics, runner, threads=threads, pages=beside, **rest)
+            self._app = app = Rest(self.models, self.metrics, runner, threads=threads, pages=beside, **rest)
             # Bound here, not in `start`: a port that is taken is told at once, and a free one is known.
             self._socket = _bound(host, rest_port)
             self.rest_port = self._socket.getsockname()[1]
@@ -66,8 +66,8 @@ class Server:
             self._grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"))
             prediction = PredictionService(self.models, self.metrics, runner)
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._grpc)
-            service = ModelService(self.models, self.metrics, reload)
-            model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, self._grpc)
+            self.model_service = ModelService(self.models, self.metrics, reload)
+            model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.model_service, self._grpc)
             self.grpc_port = _listen(self._grpc, host, grpc_port, certificate, key)
 
     def start(self):
@@ -86,6 +86,7 @@ class Server:
         if self._rest:
             self._rest.should_exit = True
             self._thread.join(seconds)
+            self._app.close()
         if ended:
             ended.wait(seconds)
         if self.batcher:
@@ -109,7 +110,8 @@ def run_alone(servable, key, feeds, outputs=None, timeout_ms=None):
 
 def _bound(host, port):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends answers at once only on a socket that says it is TCP's; others wait 40 ms for the client's nod.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))

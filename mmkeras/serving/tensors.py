@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from mmkeras.serving.errors import ServingError, invalid
+from mmkeras.serving.errors import ServingError, echoed, invalid
 from mmkeras.serving.json_text import shown, type_name
 
 # What errors and the original call the types that a request can be of.
@@ -71,8 +71,8 @@ def _from_rows(rows, inputs):
         for name in row:
             if name not in inputs:
                 raise invalid(
-                    f"Failed to process element: {i} key: {name} of 'instances' list. Error: INVALID_ARGUMENT: JSON "
-                    f"object: does not have named input: {name}"
+                    f"Failed to process element: {i} key: {echoed(name, 128)} of 'instances' list. Error: "
+                    f"INVALID_ARGUMENT: JSON object: does not have named input: {echoed(name, 128)}"
                 )
         if len(row) != len(inputs):
             raise invalid(

@@ -1,4 +1,4 @@
-"""The small models that TensorFlow Serving's own tests talk to; `python tests/serving_models.py FOLDER` writes them."""
+"""The small models that TensorFlow Serving's own tests talk to; `python tests/serving/models.py FOLDER` writes them."""
 
 import pathlib
 import sys

@@ -1,0 +1,116 @@
+"""What an exported model brings along for a server, and the client that asks one."""
+
+import json
+
+import models as examples
+import numpy as np
+import pytest
+import tensorflow as tf
+from running import running
+
+from mmkeras import export
+from mmkeras.serving import Client, ModelConfig, Models, ServingError, config
+from mmkeras.serving.warm_up import warm_up
+from zoo._cli import main
+
+# What an exported model brings along
+
+
+def exported(folder, function=None, specs=None, **options):
+    """A SavedModel `doubling` below a folder, twice its input."""
+    specs = specs or {"x": tf.TensorSpec((None, 2), tf.float32, name="x")}
+    signature = export.Signature(function or (lambda raw: {"y": 2 * raw["x"]}), specs, **options)
+    return export.export(folder / "doubling", {"serving_default": signature}, sample=export.samples({}, {}))
+
+
+def test_a_server_is_verified_by_what_the_model_answered_when_it_was_exported(tmp_path, capsys):
+    exported(tmp_path)
+    with running(tmp_path) as server:
+        url = f"http://127.0.0.1:{server.rest_port}"
+        assert main(["verify", url, "--servables", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("doubling, version 1, serving_default: largest difference ")
+        assert float(said.split()[-1]) < 1e-6
+        golden = tmp_path / "doubling" / "1" / "assets.extra" / "golden.json"
+        kept = json.loads(golden.read_text())
+        kept["signatures"]["serving_default"]["outputs"]["y"][1][0] += 0.5
+        golden.write_text(json.dumps(kept))
+        assert main(["verify", url, "--servables", str(tmp_path)]) == 1
+        assert "largest difference 0.5" in capsys.readouterr().out
+        golden.unlink()
+        assert main(["verify", url, "--servables", str(tmp_path)]) == 2
+        assert "export the model again" in capsys.readouterr().err
+    assert main(["verify", url, "--servables", str(tmp_path)]) == 2
+
+
+def test_warm_up_requests_are_run_and_a_broken_file_keeps_the_version_out(tmp_path):
+    file = exported(tmp_path) / "assets.extra" / "tf_serving_warmup_requests"
+    models = Models(config.models_in(tmp_path), retries=0, warm_up=warm_up)
+    servable = models.servable("doubling")
+    assert len(servable._callables) == 1  # it has been asked
+    exported(tmp_path)
+    second = tmp_path / "doubling" / "2" / "assets.extra" / file.name
+    second.write_bytes(second.read_bytes()[:-3])
+    models.poll()
+    assert models.servable("doubling").version == 1
+    (_, broken), *_ = models.status("doubling")
+    assert "warm-up requests" in broken.error.message
+
+
+@pytest.mark.parametrize(
+    ("function", "specs", "message"),
+    [
+        (lambda raw: {"y": tf.cast(raw["x"], tf.half)}, None, "`y` of serving_default is float16"),
+        (lambda raw: {"y": tf.numpy_function(np.abs, [raw["x"]], tf.float32)}, None, "a PyFunc, which only this proc"),
+        (tf.function(lambda raw: {"y": raw["x"] + 1}, jit_compile=True), None, "has to be compiled by XLA"),
+        (lambda raw: {"y": raw["x"]}, {"x": tf.TensorSpec((3,), tf.float32, name="x")}, "takes no open number of rows"),
+        (lambda raw: {"y": raw["x"] + tf.random.uniform(())}, None, "answers otherwise than the model"),
+        (lambda raw: {"y": tf.fill([tf.shape(raw["x"])[0]], b"\xff")}, None, "holds bytes: expected y_bytes"),
+    ],
+)
+def test_what_a_server_would_not_run_is_not_exported(function, specs, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        exported(tmp_path, function, specs)
+    assert not list((tmp_path / "doubling").iterdir())
+
+
+def test_files_for_the_original_server_are_written(tmp_path):
+    exported(tmp_path)
+    export.write_server_files(tmp_path)
+    (one,) = config.read_models(tmp_path / "models.config")
+    assert one == ModelConfig("doubling", "/models/doubling")
+    batching = config.read_batching(tmp_path / "batching_parameters.txt")
+    assert batching.allowed_batch_sizes == export.BATCH_SIZES
+    assert config.read_monitoring(tmp_path / "monitoring.config") == "/monitoring/prometheus/metrics"
+    for name in ("docker-compose.yml", "kubernetes.yml"):
+        assert "--model_config_file=/models/models.config" in (tmp_path / name).read_text()
+
+
+# The client
+
+
+def test_the_client_takes_lists_arrays_and_files_by_either_way(tmp_path):
+    examples.named(tmp_path / "named" / "1")
+    examples.labels(tmp_path / "labels" / "1")
+    (tmp_path / "picture").write_bytes(b"\x00 a picture")
+    given = {"int_tensor": np.array([[1, 2]], "int32"), "str_tensor": [tmp_path / "picture", "ä"]}
+    with running(tmp_path, grpc_port=0) as server:
+        for url in (f"http://127.0.0.1:{server.rest_port}", f"grpc://127.0.0.1:{server.grpc_port}"):
+            with Client(url) as client:
+                answer = client.predict("named", int_tensor=given["int_tensor"], str_tensor=given["str_tensor"][1:],
+                                        float_tensor=[0.5], dbl_tensor=np.array([0.25]))  # fmt: skip
+                assert answer["int_tensor"].tolist() == [[1, 2]]
+                assert answer["float_tensor"].tolist() == [0.5]
+                assert [s if isinstance(s, str) else s.decode() for s in answer["str_tensor"]] == ["ä"]
+                with pytest.raises(ServingError) as caught:
+                    client.predict("nobody", x=[1.0])
+                assert caught.value.code == "NOT_FOUND"
+        with Client(f"http://127.0.0.1:{server.rest_port}") as client:
+            echoed = client.predict("named", str_tensor=[tmp_path / "picture"], int_tensor=[1], float_tensor=[1.0],
+                                    dbl_tensor=[1.0])  # fmt: skip
+            assert echoed["str_tensor_bytes"].tolist() == [b"\x00 a picture"]
+            found = client.classify("labels", [{"x": [0.5, 0.25, 0.125]}], "serving_default")
+            assert found == [[("car", 0.5), ("bike", 0.25), ("bus", 0.125)]]
+            assert client.status("named")[0]["state"] == "AVAILABLE"
+    with pytest.raises(ValueError, match="Expected a URL such as"):
+        Client("127.0.0.1:8501")
