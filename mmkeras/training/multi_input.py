@@ -1,5 +1,7 @@
 """The base of every model: inputs matched by name."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -38,6 +40,11 @@ class MultiInput(keras.Model):
     def fit(self, x=None, y=None, batch_size=None, *args, **options):
         """As `keras.Model.fit`; the first batch is looked at before, see `check_batch`."""
         check_first_batch(x, y, batch_size)
+        if self.optimizer is not None and not self.optimizer.built:
+            # Built within the first step, it would have that step traced twice.
+            strategy = getattr(self, "distribute_strategy", None)
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                self.optimizer.build(self.trainable_variables)
         return super().fit(x, y, batch_size, *args, **options)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
