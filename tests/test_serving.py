@@ -5,17 +5,21 @@ import gzip
 import http.client
 import json
 import os
+import pathlib
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 
+import grpc
 import models as examples
 import numpy as np
 import pytest
 from running import answer, ask, running, versions, wait_for
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from mmkeras.serving import Batching, ModelConfig, Models, Server, ServingError
 from mmkeras.serving.batching import Batcher
@@ -233,6 +237,27 @@ def test_the_page_lists_models_and_counts_requests(folder):
         counted = json.loads(ask(server, "/zoo/requests", method="GET")[2])
         assert {"model": "versioned", "status": "OK", "requests": 1} in counted
         assert {"model": "", "status": "NOT_FOUND", "requests": 1} in counted
+
+
+def test_both_ports_speak_tls(folder):
+    pem = str(pathlib.Path(__file__).parent / "serving" / "localhost.pem")  # a certificate for this test alone, its key
+    trusted = ssl.create_default_context(cafile=pem)
+    with running(folder.parent, grpc_port=0, certificate=pem, key=pem) as server:
+        with contextlib.closing(
+            http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=trusted)
+        ) as connection:
+            connection.request("POST", "/v1/models/versioned:predict", b'{"instances": [0.0]}')
+            assert connection.getresponse().read() == b'{"predictions":[1.0]}'
+        with pytest.raises(OSError, match="closed|reset"):
+            ask(server, "/v1/models/versioned", method="GET")
+        credentials = grpc.ssl_channel_credentials(pathlib.Path(pem).read_bytes())
+        with grpc.secure_channel(f"127.0.0.1:{server.grpc_port}", credentials) as channel:
+            request = get_model_status_pb2.GetModelStatusRequest()
+            request.model_spec.name = "versioned"
+            answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=20)
+            assert [one.version for one in answer.model_version_status] == [1]
+    with pytest.raises(ValueError, match="Cannot read the certificate"):
+        Server([], 0, 0, certificate="nowhere.pem", key=pem)
 
 
 def test_answers_on_a_kept_connection_are_not_held_back(folder):

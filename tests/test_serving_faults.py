@@ -5,8 +5,12 @@ import errno
 import http.client
 import json
 import os
+import pathlib
 import random
+import re
 import socket
+import subprocess
+import sys
 import time
 
 import grpc
@@ -103,6 +107,15 @@ def predict(**given):
     return request
 
 
+def bytes_of(array, kind, shape, content):
+    message = tf.make_tensor_proto(array)
+    message.dtype = kind
+    for size in shape:
+        message.tensor_shape.dim.add(size=size)
+    message.tensor_content = content
+    return message
+
+
 def inference(*methods):
     request = inference_pb2.MultiInferenceRequest()
     request.input.example_list.examples.add().features.feature["x"].float_list.value.append(1.0)
@@ -170,6 +183,23 @@ def test_an_error_of_grpc_repeats_little_of_a_request(server, place, monkeypatch
     assert caught.value.details().count("Q") <= MOST_ECHOED
     assert caught.value.code().name not in ("INTERNAL", "DEADLINE_EXCEEDED")
     assert server.models.names == kept
+
+
+def test_a_few_bytes_that_declare_a_huge_tensor_are_refused(server):
+    request = predict()
+    for sizes in ([2**33], [2**20, 2**20], [2**62, 2**62], [-1], [-1, -(2**40)]):
+        request.inputs["x"].CopyFrom(bytes_of([1.0], 1, sizes, b""))
+        del request.inputs["x"].tensor_shape.dim[0]
+        with stubs(server) as (prediction, _), pytest.raises(grpc.RpcError) as caught:
+            prediction.Predict(request, timeout=20)
+        assert caught.value.code().name == "INVALID_ARGUMENT"
+        assert "tensor parsing error: x. Expected a shape of at most 67,108,864 bytes" in caught.value.details()
+
+
+def test_requests_over_grpc_may_be_as_large_as_over_http(server):
+    request = predict(model="to_number", inputs=["text"], value=["1" + " " * 5_000_000])
+    with stubs(server) as (prediction, _):
+        assert prediction.Predict(request, timeout=20).outputs["y"].float_val == [1.0]
 
 
 def test_models_are_changed_over_grpc_only_where_that_was_allowed(server):
@@ -277,9 +307,9 @@ FUZZED = settings(
 FORESEEN = {200, 413, *HTTP_STATUS.values()} - {500}
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["one connection", "a connection each"])
-def test_whatever_is_asked_is_answered_as_foreseen(server, kept):
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=20)
+def fuzz(port, kept):
+    """Asks over HTTP, on one connection or on one each; every answer must be one that is foreseen."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
 
     @FUZZED
     @given(st.sampled_from(["POST", "GET", "PUT", "OPTIONS", "DELETE"]), PATHS, BODIES, st.integers(), st.booleans())
@@ -296,16 +326,6 @@ def test_whatever_is_asked_is_answered_as_foreseen(server, kept):
 
     with contextlib.closing(connection):
         asked()
-    assert ask(server, PREDICT, b'{"instances": [1.0]}')[2] == b'{"predictions":[2.5]}'
-
-
-def bytes_of(array, kind, shape, content):
-    message = tf.make_tensor_proto(array)
-    message.dtype = kind
-    for size in shape:
-        message.tensor_shape.dim.add(size=size)
-    message.tensor_content = content
-    return message
 
 
 TENSORS = st.builds(
@@ -317,8 +337,9 @@ TENSORS = st.builds(
 ) | st.sampled_from([tf.make_tensor_proto(v) for v in ([[1.0]], [1.0], ["1"], [[]], np.zeros((3, 1, 1), "float32"))])
 
 
-def test_whatever_is_asked_over_grpc_is_answered_as_foreseen(server):
-    with stubs(server) as (prediction, _):
+def fuzz_by_grpc(port):
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
         @FUZZED
         @given(NAMES, st.sampled_from(["", "serving_default", "no"]), st.dictionaries(KEYS, TENSORS, max_size=2))
@@ -331,7 +352,40 @@ def test_whatever_is_asked_over_grpc_is_answered_as_foreseen(server):
             assert answer.code().name not in ("INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED"), (request, answer.details())
 
         asked()
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["one connection", "a connection each"])
+def test_whatever_is_asked_is_answered_as_foreseen(server, kept):
+    fuzz(server.rest_port, kept)
+    assert ask(server, PREDICT, b'{"instances": [1.0]}')[2] == b'{"predictions":[2.5]}'
+
+
+def test_whatever_is_asked_over_grpc_is_answered_as_foreseen(server):
+    fuzz_by_grpc(server.grpc_port)
+    with stubs(server) as (prediction, _):
         assert prediction.Predict(predict(), timeout=20).outputs["y"].float_val == [2.5]
+
+
+@pytest.mark.skipif(MANY < 10_000, reason="memory says little after few requests: ZOO_FUZZED_REQUESTS=10000")
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_requests(server, tmp_path):
+    folder = server.models.servable("labels").path.parents[1]
+    command = [sys.executable, "-m", "zoo._cli", "serve", str(folder), "--rest-port", "0", "--grpc-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            lines = [process.stdout.readline() for _ in range(6)]
+            rest, by_grpc = (int(re.search(r"127\.0\.0\.1:(\d+)", lines[at])[1]) for at in (0, -1))
+            sizes = []
+            for _ in range(3):
+                fuzz(rest, kept=True)
+                fuzz_by_grpc(by_grpc)
+                status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+                sizes.append(int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024)
+            print("megabytes after each round:", *map(round, sizes))
+            assert sizes[-1] - sizes[0] < 20
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
 
 
 # Clients of any kind

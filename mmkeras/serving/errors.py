@@ -9,6 +9,7 @@ HTTP_STATUS = {
     "ABORTED": 409, "OUT_OF_RANGE": 400, "UNIMPLEMENTED": 501, "INTERNAL": 500, "UNAVAILABLE": 503, "DATA_LOSS": 500,
     "UNAUTHENTICATED": 401,
 }  # fmt: skip
+LARGEST_BODY = 2**26  # bytes of a request, unpacked
 MOST_ECHOED = 256  # bytes of a request that an error's text repeats
 
 

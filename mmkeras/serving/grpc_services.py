@@ -1,6 +1,7 @@
 """TensorFlow Serving's gRPC services: PredictionService and ModelService."""
 
 import functools
+import math
 import time
 
 import grpc
@@ -20,7 +21,7 @@ from tensorflow_serving.apis import (
 )
 
 from mmkeras.serving import config, examples
-from mmkeras.serving.errors import HTTP_STATUS, ServingError, echoed, invalid, unexpected
+from mmkeras.serving.errors import HTTP_STATUS, LARGEST_BODY, ServingError, echoed, invalid, unexpected
 from mmkeras.serving.servable import CLASSIFY, REGRESS
 
 _LONGEST = 1024  # bytes of an error's text
@@ -234,15 +235,18 @@ def _feeds(inputs, signature):
 
 
 def _array(alias, message, dtype):
+    wanted = tf.dtypes.as_dtype(dtype)
     try:
-        array = tf.make_ndarray(message)
+        given = tf.dtypes.as_dtype(message.dtype)
+        if given != wanted:
+            raise invalid(f"Expected {alias} of {dtype}. Received: {given.name}.")
+        # A few bytes may declare a tensor that fills all memory: the last value given stands for those that are not.
+        sizes = [dim.size for dim in message.tensor_shape.dim]
+        if min(sizes, default=0) < 0 or math.prod(sizes) * (wanted.size or 1) > LARGEST_BODY:
+            raise invalid(f"tensor parsing error: {alias}. Expected a shape of at most {LARGEST_BODY:,} bytes.")
+        return tf.make_ndarray(message)
     except (TypeError, ValueError, KeyError):
         raise invalid(f"tensor parsing error: {alias}") from None
-    wanted = tf.dtypes.as_dtype(dtype)
-    if message.dtype != wanted.as_datatype_enum:
-        given = tf.dtypes.as_dtype(message.dtype).name
-        raise invalid(f"Expected {alias} of {dtype}. Received: {given}.")
-    return array
 
 
 def _tensor(array):

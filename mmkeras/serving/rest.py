@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from mmkeras.serving import examples, json_text, tensors
-from mmkeras.serving.errors import HTTP_STATUS, ServingError, echoed, invalid, unexpected
+from mmkeras.serving.errors import HTTP_STATUS, LARGEST_BODY, ServingError, echoed, invalid, unexpected
 
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _ASK = re.compile(_MODEL + ":(?P<verb>[a-z]+)", re.IGNORECASE)
@@ -38,8 +38,8 @@ class Rest:
     """
 
     def __init__(
-        self, models, metrics, runner, metrics_path=None, timeout=30.0, largest_body=2**26, cors=False, token=None,
-        pages=None, threads=16,
+        self, models, metrics, runner, metrics_path=None, timeout=30.0, largest_body=LARGEST_BODY, cors=False,
+        token=None, pages=None, threads=16,
     ):  # fmt: skip
         self.models, self.metrics, self.runner, self.metrics_path = models, metrics, runner, metrics_path
         self.timeout, self.largest_body, self.cors, self.token = timeout, largest_body, cors, token

@@ -3,6 +3,7 @@
 import concurrent.futures
 import signal
 import socket
+import ssl
 import threading
 
 import grpc
@@ -10,6 +11,7 @@ import uvicorn
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from mmkeras.serving.batching import Batcher
+from mmkeras.serving.errors import LARGEST_BODY
 from mmkeras.serving.grpc_services import ModelService, PredictionService
 from mmkeras.serving.metrics import Metrics
 from mmkeras.serving.models import Models
@@ -44,6 +46,8 @@ class Server:
         self, configs, rest_port=8501, grpc_port=8500, host="127.0.0.1", batching=None, poll_seconds=1.0, retries=5,
         retry_seconds=60.0, reload=False, certificate=None, key=None, threads=16, **rest,
     ):  # fmt: skip
+        if certificate:
+            _check_certificate(certificate, key)
         self.models = Models(configs, retries, retry_seconds, warm_up)
         self.metrics = Metrics()
         self.batcher = Batcher(batching) if batching else None
@@ -63,7 +67,9 @@ class Server:
                                date_header=False, timeout_graceful_shutdown=30, **options)
             )  # fmt: skip
         if grpc_port is not None:
-            self._grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"))
+            pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
+            # 4 MB would be the most otherwise, a few photographs.
+            self._grpc = grpc.server(pool, options=[("grpc.max_receive_message_length", LARGEST_BODY)])
             prediction = PredictionService(self.models, self.metrics, runner)
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._grpc)
             self.model_service = ModelService(self.models, self.metrics, reload)
@@ -106,6 +112,14 @@ class Server:
 def run_alone(servable, key, feeds, outputs=None, timeout_ms=None):
     """`Servable.run`, as a function."""
     return servable.run(key, feeds, outputs, timeout_ms)
+
+
+def _check_certificate(certificate, key):
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        said = error.strerror or error
+        raise ValueError(f"Cannot read the certificate {certificate} with the key {key}: {said}.") from None
 
 
 def _bound(host, port):
