@@ -1,11 +1,13 @@
 """Benchmarks: what was measured is kept, and the tables say it."""
 
+import models as examples
 import pytest
+from running import running
 
 import zoo
 from zoo import bench
 from zoo._cli import main
-from zoo.bench import answers, fusions, quality
+from zoo.bench import _load, answers, fusions, quality, serving
 from zoo.vqa import REASONING
 
 
@@ -71,6 +73,37 @@ def test_a_benchmark_names_what_it_measures(capsys):
     assert "does not measure `flim`. Did you mean `film`? It measures: stacked" in capsys.readouterr().err
     assert main(["bench", "answer"]) == 2
     assert (
-        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, fusions, pointing, quality."
+        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, fusions, pointing, quality, serving."
         in capsys.readouterr().err
     )
+
+
+def test_clients_notice_what_is_slow_wrong_or_refused(tmp_path):
+    examples.half_plus_two(tmp_path / "half_plus_two" / "1")
+    answers = [{"y": 2.5}, {"y": 3.0}, {"y": 99.0}]  # the third is not right
+    bodies = [b'{"instances": [1.0]}', b'{"instances": [2.0]}', b'{"instances": [3.0]}', b'{"instances": []}']
+    with running(tmp_path) as server:
+        port = server.rest_port
+        requests = [_load.request(port, "/v1/models/half_plus_two:predict", body) for body in bodies]
+        is_right = serving._checker(answers)
+        for load in (
+            _load.closed_loop(port, requests, is_right, clients=4, seconds=0.3, warm_up=0.1),
+            _load.open_loop(port, requests, is_right, rate=100, seconds=0.4),
+        ):
+            found = load.figures()
+            asked = len(load.times) + load.errors
+            assert asked >= 40
+            assert found["errors"] == pytest.approx(asked / 4, abs=4)
+            assert found["wrong"] == pytest.approx(asked / 4, abs=4)
+            assert 0 < found["p50"] <= found["p99"] < 1000
+        assert load.seconds >= 0.38  # at its rate, not faster
+
+
+def test_the_table_of_servers_tells_each_load_and_what_was_tried():
+    figures = {"requests_per_second": 1234.5, "p50": 0.5, "p99": 2.0, "errors": 0, "wrong": 1}
+    one = {"tried": {"alone": figures}, "best": "alone", "closed": {"1": figures}, "open": figures, "megabytes": 300.0}
+    lines = serving.table({"half_plus_two by zoo": one}, {"half_plus_two": 0.02}).splitlines()
+    assert lines[2] == "| `half_plus_two` | zoo | 1 client(s) | 1,234 | 0.50 | 2.00 | 0 | 1 | 300 |"
+    assert lines[3] == "|  |  | 200 a second | 1,234 | 0.50 | 2.00 | 0 | 1 |  |"
+    assert "A call in this process, p50: `half_plus_two` 0.02 ms." in lines
+    assert lines[-1] == "- half_plus_two by zoo: alone 1,234. Taken: alone."

@@ -227,7 +227,15 @@ def test_decoders_draw_in_range():
 ALL = {"image": "image", "text": "text", "vector": "vector", "audio": "audio", "video": "video"}
 
 
-@pytest.mark.parametrize("name", ["fusion_classifier", "autoencoder", "cross_modal", "dual_encoder"])
+# The encoders are the same in all four: two of them tell, the suite has no time for more.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fusion_classifier",
+        "autoencoder",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("cross_modal", "dual_encoder")),
+    ],
+)
 def test_five_kinds_at_once(name, tmp_path, capsys):
     options = {"modalities": ALL, "epochs": 1, "batch_size": 16, "verbose": 0}
     run = zoo.train(name, "scenes:32", out=tmp_path / "run", preset="tiny", **options)
@@ -267,7 +275,7 @@ def test_a_sound_tells_the_shape(tmp_path):
     assert report["audio"]["accuracy"] > report["majority label"]["accuracy"] + 0.3
 
 
-@pytest.mark.parametrize("network", ["cnn_lstm", "conv3d"])
+@pytest.mark.parametrize("network", [pytest.param("cnn_lstm", marks=pytest.mark.slow), "conv3d"])
 def test_a_clip_tells_the_motion_which_a_picture_cannot(network, tmp_path):
     options = {
         "modalities": {"video": "video"}, "columns": {"motion": "label"}, "epochs": 18, "batch_size": 16, "verbose": 0,

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import time
 
 import httptools
@@ -85,17 +86,18 @@ def closed_loop(port, requests, is_right, clients, seconds, warm_up=1.0):
         A Load.
     """
 
-    async def client(number, found, ends):
-        protocol, at = await _connected(port), number
+    numbers = itertools.count()
+
+    async def client(found, ends):
+        protocol = await _connected(port)
         while time.perf_counter() < ends:
-            began = time.perf_counter()
-            protocol = await _asked(protocol, port, requests, at % len(requests), is_right, found, began)
-            at += clients
+            at = next(numbers) % len(requests)
+            protocol = await _asked(protocol, port, requests, at, is_right, found, time.perf_counter())
         protocol.transport.close()
 
     async def run(seconds):
         found, began = Load(seconds, []), time.perf_counter()
-        await asyncio.gather(*(client(number, found, began + seconds) for number in range(clients)))
+        await asyncio.gather(*(client(found, began + seconds) for _ in range(clients)))
         found.seconds = time.perf_counter() - began
         return found
 
