@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import grpc
@@ -228,6 +230,38 @@ def test_an_unforeseen_fault_is_answered_counted_and_logged(server, monkeypatch,
     assert server.metrics.counts()["half_plus_two", "INTERNAL"] == 2
     monkeypatch.undo()
     assert ask(server, PREDICT, b'{"instances": [1.0]}')[0] == 200
+
+
+def test_quick_answers_are_given_by_the_event_loop_until_one_is_slow(server, monkeypatch):
+    servable, threads = server.models.servable("half_plus_two"), []
+
+    def run(key, feeds, outputs=None, timeout_ms=None, seconds=0.0):
+        threads.append(threading.current_thread().name)
+        time.sleep(seconds)
+        return {"y": np.ones(1, "float32")}
+
+    def asked(times, body=b'{"instances": [1.0]}'):
+        threads.clear()
+        for _ in range(times):
+            assert ask(server, PREDICT, body)[0] == 200
+
+    monkeypatch.setattr(servable, "run", run)
+    asked(16)
+    asked(2)
+    assert threads == ["rest", "rest"]  # the event loop's own; those of the pool are numbered
+    asked(1, b'{"instances": [1.0' + b" " * 20_000 + b"]}")
+    assert threads != ["rest"]  # a large body
+    monkeypatch.setattr(servable, "run", functools.partial(run, seconds=0.02))
+    asked(3)
+    assert threads[0] == "rest"
+    assert "rest" not in threads[1:]
+    monkeypatch.undo()
+
+
+def test_a_graph_with_a_loop_is_never_quick(tmp_path, server):
+    examples.slow(tmp_path / "slow" / "1")
+    assert Models([ModelConfig("slow", str(tmp_path / "slow"))]).servable("slow").has_loops
+    assert not server.models.servable("half_plus_two").has_loops
 
 
 def test_the_watch_outlives_a_folder_that_cannot_be_read(tmp_path, monkeypatch, caplog):

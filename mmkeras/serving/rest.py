@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST API as an ASGI application."""
 
 import asyncio
+import collections
 import concurrent.futures
 import hmac
 import re
@@ -13,12 +14,16 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from mmkeras.serving import examples, json_text, tensors
 from mmkeras.serving.errors import HTTP_STATUS, LARGEST_BODY, ServingError, echoed, invalid, unexpected
+from mmkeras.serving.servable import HERE
 
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _ASK = re.compile(_MODEL + ":(?P<verb>[a-z]+)", re.IGNORECASE)
 _LOOK = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
 _API = re.compile("/v1/.*", re.IGNORECASE)
 _LARGEST_VERSION, _MOST_DIGITS = 2**63 - 1, 19
+# A request this small, of a kind whose answers took this long at least once of late, is answered in the event loop:
+# handing it to a thread would take longer. One that takes longer after all sends its kind back to the threads.
+_SMALL_BODY, _QUICK_SECONDS, _SLOW_SECONDS, _OF_LATE = 2**14, 1e-3, 5e-3, 16
 
 
 class Rest:
@@ -35,15 +40,18 @@ class Rest:
         token: what `Authorization: Bearer …` has to say; None for nothing.
         pages: `{path: (content type, function to bytes)}` besides.
         threads: requests at once.
+        may_wait: whether the runner lets a request wait for others, as a Batcher does: none may in the event loop.
     """
 
     def __init__(
         self, models, metrics, runner, metrics_path=None, timeout=30.0, largest_body=LARGEST_BODY, cors=False,
-        token=None, pages=None, threads=16,
+        token=None, pages=None, threads=16, may_wait=False,
     ):  # fmt: skip
         self.models, self.metrics, self.runner, self.metrics_path = models, metrics, runner, metrics_path
         self.timeout, self.largest_body, self.cors, self.token = timeout, largest_body, cors, token
         self.pages = pages or {}
+        self.may_wait = may_wait
+        self._took = {}  # seconds of the latest answers of a kind
         self.pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="rest")
 
     async def __call__(self, scope, receive, send):
@@ -109,11 +117,9 @@ class Rest:
             look = self.metadata if found["metadata"] else self.status
             return 200, look(name, version, label), b"application/json"
         body = await _body(headers, receive, self.largest_body)
-        began, work = time.monotonic(), (self.ask, found["verb"], name, version, label, body)
-        loop = asyncio.get_running_loop()
+        began, asked = time.monotonic(), (found["verb"], name, version, label)
         try:
-            task = loop.run_in_executor(self.pool, *work)
-            answer, status = await asyncio.wait_for(task, self.timeout), "OK"
+            answer, status = await self._answered(asked, body), "OK"
         except TimeoutError:
             status, message = "DEADLINE_EXCEEDED", f"Timed out after {self.timeout:g} seconds."
         except ServingError as error:
@@ -126,32 +132,54 @@ class Rest:
             return 200, answer, b"application/json"
         return HTTP_STATUS[status], json_text.dumps({"error": message}), b"application/json"
 
-    def ask(self, verb, name, version, label, body):
-        """The answer to a request, JSON bytes."""
-        request = json_text.loads(body)
-        if not isinstance(request, dict):
-            raise invalid(f"JSON Value: Type: {json_text.type_name(request)} is not of expected type: Object")
-        key = request.get("signature_name", "")
-        if not isinstance(key, str):
-            raise invalid("'signature_name' key must be a string value.")
-        with self.models.using(name, version, label) as servable:
-            return getattr(self, f"_{verb}")(servable, key or "serving_default", request)
+    async def _answered(self, asked, body):
+        """The answer to a request, from a thread or, where that is quick, from here."""
+        if len(body) > _SMALL_BODY or self.may_wait:
+            return await self._in_a_thread(lambda: self.ask(asked, _read(body), self.timeout * 1000))
+        request = _read(body)
+        times = self._took.get((*asked, request.get("signature_name", "")), ())
+        if len(times) < _OF_LATE or min(times) > _QUICK_SECONDS:
+            return await self._in_a_thread(lambda: self.ask(asked, request, self.timeout * 1000))
+        answer = self.ask(asked, request, HERE)
+        if times[-1] > _SLOW_SECONDS:
+            times.clear()
+        return answer
 
-    def _predict(self, servable, key, request):
+    async def _in_a_thread(self, work):
+        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self.pool, work), self.timeout)
+
+    def ask(self, asked, request, timeout_ms):
+        """The answer to a request, JSON bytes.
+
+        Args:
+            asked: `(verb, name, version, label)`.
+            request: the parsed body.
+            timeout_ms: see `Servable.run`.
+        """
+        began, (verb, name, version, label) = time.perf_counter(), asked
+        given = request.get("signature_name", "")
+        with self.models.using(name, version, label) as servable:
+            answer = getattr(self, f"_{verb}")(servable, given or "serving_default", request, timeout_ms)
+            if not servable.has_loops:  # how long a loop takes is up to the request
+                times = self._took.setdefault((*asked, given), collections.deque(maxlen=_OF_LATE))
+                times.append(time.perf_counter() - began)
+            return answer
+
+    def _predict(self, servable, key, request, timeout_ms):
         signature = servable.signature(key)
         if signature is None:
             raise invalid(f'Serving signature name: "{echoed(key)}" not found in signature def')
         feeds, rows = tensors.read_predict(request, signature.dtypes)
-        outputs = self.runner(servable, key, feeds, timeout_ms=self.timeout * 1000)
+        outputs = self.runner(servable, key, feeds, timeout_ms=timeout_ms)
         return json_text.dumps(tensors.write_predict(outputs, rows))
 
-    def _classify(self, servable, key, request):
+    def _classify(self, servable, key, request, timeout_ms):
         given = examples.read_examples(request)
-        return json_text.dumps({"results": examples.classify(servable, key, given, self.timeout * 1000)})
+        return json_text.dumps({"results": examples.classify(servable, key, given, timeout_ms)})
 
-    def _regress(self, servable, key, request):
+    def _regress(self, servable, key, request, timeout_ms):
         given = examples.read_examples(request)
-        return json_text.dumps({"results": examples.regress(servable, key, given, self.timeout * 1000)})
+        return json_text.dumps({"results": examples.regress(servable, key, given, timeout_ms)})
 
     def status(self, name, version=None, label=None):
         """The states of a model's versions, JSON bytes; a label is passed over, as the original does."""
@@ -178,6 +206,16 @@ class Rest:
             message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
         return json_text.dumps({"model_spec": spec, "metadata": {"signature_def": signatures}})
+
+
+def _read(body):
+    """A body parsed, an object whose `signature_name` is a text."""
+    request = json_text.loads(body)
+    if not isinstance(request, dict):
+        raise invalid(f"JSON Value: Type: {json_text.type_name(request)} is not of expected type: Object")
+    if not isinstance(request.get("signature_name", ""), str):
+        raise invalid("'signature_name' key must be a string value.")
+    return request
 
 
 class _TooLarge(Exception):

@@ -1,6 +1,7 @@
 """One version of a SavedModel, loaded and ready to answer."""
 
 import dataclasses
+import itertools
 import math
 import threading
 
@@ -22,6 +23,8 @@ _CODES = {
 
 
 MOST_CALLABLES = 1000  # of a version
+HERE = 0.0  # as a timeout, see `Servable.run`
+_LOOPS = {"While", "StatelessWhile", "LoopCond", "PyFunc", "EagerPyFunc"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Servable:
         version: its number.
         path: the folder that holds `saved_model.pb`.
 
+    Attributes:
+        has_loops: whether a run may take as long as its inputs say.
+
     Raises:
         ServingError: if it cannot be loaded.
     """
@@ -74,6 +80,7 @@ class Servable:
             logger.setLevel(level)
         found = self.meta_graph.signature_def
         self.signatures = {key: _signature(one) for key, one in found.items() if key != "__saved_model_init_op"}
+        self.has_loops = any(node.op in _LOOPS for node in _nodes(self.meta_graph.graph_def))
         self._callables = {}
         self._lock = threading.Lock()
         self._users, self._closing = 0, False
@@ -89,7 +96,8 @@ class Servable:
             key: of the signature.
             feeds: `{alias: array}`.
             outputs: the aliases that are wanted; all if None.
-            timeout_ms: after which the run is stopped; None for never.
+            timeout_ms: after which the run is stopped; None for never; `HERE` for a run by the calling thread itself,
+                which saves waking another one up, and cannot be stopped.
 
         Raises:
             ServingError: with the code and text of the run's error.
@@ -115,14 +123,15 @@ class Servable:
         and refuses shapes that the signature does not say. Timeouts are rounded up to a power of two, so that there are
         few of these functions.
         """
-        limit = 2 ** math.ceil(math.log2(max(timeout_ms, 1))) if timeout_ms is not None else 0
+        limit = 2 ** math.ceil(math.log2(max(timeout_ms, 1))) if timeout_ms else timeout_ms
         known = self._callables.get((key, feeds, outputs, limit))
         if known is None:
             signature = self.signatures[key]
             options = config_pb2.CallableOptions()
             options.feed.extend(signature.inputs[alias][0] for alias in feeds)
             options.fetch.extend(signature.outputs[alias][0] for alias in outputs)
-            options.run_options.timeout_in_ms = limit
+            options.run_options.timeout_in_ms = int(limit or 0)
+            options.run_options.inter_op_thread_pool = -1 if limit == HERE else 0
             known = self._session._make_callable_from_options(options)
             if len(self._callables) >= MOST_CALLABLES:  # somebody asks for every combination of outputs
                 self._callables.clear()
@@ -149,6 +158,10 @@ class Servable:
             self._closing, idle = True, not self._users
         if idle:
             self._session.close()
+
+
+def _nodes(graph_def):
+    return itertools.chain(graph_def.node, *(function.node_def for function in graph_def.library.function))
 
 
 def _as_array(value):

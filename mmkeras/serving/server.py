@@ -55,15 +55,15 @@ class Server:
         runner = self.batcher or run_alone
         self._rest, self._grpc = None, None
         if rest_port is not None:
-            beside = pages(self.models, self.metrics)
-            self._app = app = Rest(self.models, self.metrics, runner, threads=threads, pages=beside, **rest)
+            rest = {"threads": threads, "pages": pages(self.models, self.metrics), "may_wait": bool(batching), **rest}
+            self._app = Rest(self.models, self.metrics, runner, **rest)
             # Bound here, not in `start`: a port that is taken is told at once, and a free one is known.
             self._socket = _bound(host, rest_port)
             self.rest_port = self._socket.getsockname()[1]
             options = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
             # Logging is the program's to set up, not ours.
             self._rest = uvicorn.Server(
-                uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False,
+                uvicorn.Config(self._app, log_config=None, access_log=False, lifespan="off", server_header=False,
                                date_header=False, timeout_graceful_shutdown=30, **options)
             )  # fmt: skip
         if grpc_port is not None:

@@ -2,7 +2,7 @@
 
 A server of each kind is tuned first, by requests a second at eight clients over the options of `GRID`, and measured at
 its best: clients that ask again as soon as they are answered, and requests at a fixed rate. Each answer is compared
-with the model's own. The clients run on the same cores. LitServe and BentoML: `pip install litserve bentoml`.
+with the model's own. The clients run on the same cores. LitServe and BentoML: the extra `bench`.
 """
 
 import base64
@@ -67,7 +67,7 @@ def run(out="bench/serving", names=None, seed=0):
     out, names = pathlib.Path(out), names or NAMES
     for name in names:
         if name != "zoo" and importlib.util.find_spec(name) is None:
-            raise ValueError(f"There is no {name} here: pip install {name}, or --only zoo.")
+            raise ValueError(f"There is no {name} here: pip install {name}, or measure others with --only.")
     folder = out / "servables"
     _export(out, folder, seed)
     asked = {model: _asked(folder, model) for model in CASES}
