@@ -29,9 +29,8 @@ def _described(models, name):
             versions.append({"version": number, "state": one.state, "error": error})
     try:
         with models.using(name) as servable:
-            signatures = {
-                key: {"inputs": one.dtypes, "outputs": list(one.outputs)} for key, one in servable.signatures.items()
-            }
+            usual_first = sorted(servable.signatures.items(), key=lambda one: one[0] != "serving_default")
+            signatures = {key: {"inputs": one.dtypes, "outputs": list(one.outputs)} for key, one in usual_first}
     except ServingError:  # none of its versions is loaded
         pass
     return {"versions": versions, "signatures": signatures}
