@@ -227,13 +227,12 @@ def test_decoders_draw_in_range():
 ALL = {"image": "image", "text": "text", "vector": "vector", "audio": "audio", "video": "video"}
 
 
-# The encoders are the same in all four: two of them tell, the suite has no time for more.
+# The encoders are the same in all four, and the decoders have tests of their own below.
 @pytest.mark.parametrize(
     "name",
     [
         "fusion_classifier",
-        "autoencoder",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("cross_modal", "dual_encoder")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("autoencoder", "cross_modal", "dual_encoder")),
     ],
 )
 def test_five_kinds_at_once(name, tmp_path, capsys):

@@ -98,7 +98,7 @@ def test_tags_come_from_both_modalities_and_have_thresholds(tmp_path):
     assert [row.split("\t") if row else [] for row in answer["tags"]] == named
 
 
-@pytest.mark.parametrize("task", ["regression", "classification"])
+@pytest.mark.parametrize("task", ["regression", pytest.param("classification", marks=pytest.mark.slow)])
 def test_polarity_takes_both_modalities_where_they_disagree(tmp_path, task):
     run = zoo.train("sentiment", "scenes:300", out=tmp_path / "run", preset="tiny", epochs=5, verbose=0, task=task)
     report = run.evaluate("test")
@@ -149,7 +149,7 @@ def test_a_caption_in_another_language_from_picture_and_text(tmp_path):
     assert answer["sentences"][:, 0].tolist() == ["blau kreuz", "grün kreis"]
 
 
-@pytest.mark.parametrize("kind", ["audio", "video"])
+@pytest.mark.parametrize("kind", ["audio", pytest.param("video", marks=pytest.mark.slow)])
 def test_sounds_and_clips_are_described(tmp_path, kind):
     options = {"preset": "tiny", "modalities": {kind: kind, "text": "text"}, "epochs": 2, "verbose": 0}
     run = zoo.train("captioner", "scenes:64", out=tmp_path / "run", **options)

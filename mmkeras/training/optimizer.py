@@ -35,9 +35,12 @@ def make_optimizer(
         options["beta_1"] = beta_1
     if name == "sgd":
         options["momentum"] = 0.9
+    adam = keras.optimizers
+    if keras.backend.backend() == "tensorflow":
+        from mmkeras.training import adam
     classes = {
-        "adamw": keras.optimizers.AdamW,
-        "adam": keras.optimizers.Adam,
+        "adamw": adam.AdamW,
+        "adam": adam.Adam,
         "sgd": keras.optimizers.SGD,
         "rmsprop": keras.optimizers.RMSprop,
         "lion": keras.optimizers.Lion,

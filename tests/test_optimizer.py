@@ -1,0 +1,90 @@
+"""Adam in one operation: the numbers of Keras' own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mmkeras.training import adam, make_optimizer
+
+STEPS = 40
+
+
+def stepped(optimizer, shapes=((7, 5), (5,), (3, 2)), strategy=None):
+    """Weights after some steps, the optimiser's own first and second moments, by the graph that `fit` would run."""
+    random = np.random.default_rng(0)
+    weights = [keras.Variable(random.normal(size=shape), name="bias" * (len(shape) == 1)) for shape in shapes]
+    gradients = random.normal(size=(STEPS, sum(np.prod(shape) for shape in shapes))).astype("float32")
+    optimizer.build(weights)
+
+    @tf.function
+    def step(gradient):
+        parts = tf.split(gradient, [int(np.prod(shape)) for shape in shapes])
+        parts = [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+        optimizer.apply(parts, weights)
+
+    for gradient in gradients:
+        step(tf.constant(gradient))
+    return [value.numpy() for value in (*weights, *optimizer._momentums, *optimizer._velocities)], step
+
+
+OPTIONS = [
+    {},
+    {"clip_norm": 0.5},
+    {"beta_1": 0.5, "weight_decay": 0.3},
+    {"schedule": "cosine", "warmup": 0.2, "steps": STEPS, "weight_decay": 0.3},
+]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "clipped", "decayed", "scheduled"])
+def test_steps_are_those_of_keras(name, options):
+    mine = make_optimizer(name, 0.01, **options)
+    assert type(mine).__module__ == "mmkeras.training.adam"
+    theirs = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name].from_config(mine.get_config())
+    for one in (mine, theirs):
+        one.exclude_from_weight_decay(var_names=["bias"])
+    (mine, step), (theirs, other) = stepped(mine), stepped(theirs)
+    for one, two in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+    operations = [len(f.get_concrete_function(tf.zeros(46)).graph.get_operations()) for f in (step, other)]
+    assert operations[0] < operations[1]
+
+
+def test_amsgrad_and_gradients_of_embeddings_are_those_of_keras():
+    one, two = (stepped(kind(0.01, amsgrad=True))[0] for kind in (adam.Adam, keras.optimizers.Adam))
+    np.testing.assert_array_equal(np.concatenate([a.ravel() for a in one]), np.concatenate([a.ravel() for a in two]))
+    tables = []
+    for kind in (adam.Adam, keras.optimizers.Adam):
+        table = keras.Variable(np.ones((6, 2), "float32"))
+        optimizer = kind(0.1)
+        for _ in range(3):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.gather(table.value, [1, 1, 4]) ** 2)
+            gradient = tape.gradient(loss, table.value)
+            assert isinstance(gradient, tf.IndexedSlices)
+            optimizer.apply([gradient], [table])
+        tables.append(table.numpy())
+    np.testing.assert_array_equal(*tables)
+    assert (tables[0][[0, 2, 3, 5]] == 1).all()
+
+
+def test_under_a_strategy_the_step_is_that_of_keras():
+    devices = tf.config.list_logical_devices("CPU")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in devices[:1]])
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="ones")])
+        model.compile(make_optimizer("adam", 0.1), "mse")
+    model.fit(np.ones((4, 3), "float32"), np.zeros((4, 1), "float32"), batch_size=4, verbose=0)
+    np.testing.assert_allclose(model.get_weights()[0], 0.9, atol=1e-6)
+
+
+def test_a_compiled_model_keeps_its_optimizer(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(make_optimizer("adamw", 0.1, weight_decay=0.2, beta_1=0.7), "mse")
+    model.fit(np.ones((4, 3), "float32"), np.zeros((4, 1), "float32"), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    for one, two in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
