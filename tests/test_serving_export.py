@@ -1,6 +1,8 @@
 """What an exported model brings along for a server, and the client that asks one."""
 
 import json
+import pathlib
+import resource
 
 import models as examples
 import numpy as np
@@ -16,11 +18,11 @@ from zoo._cli import main
 # What an exported model brings along
 
 
-def exported(folder, function=None, specs=None, **options):
+def exported(folder, function=None, specs=None, tables=(), **options):
     """A SavedModel `doubling` below a folder, twice its input."""
     specs = specs or {"x": tf.TensorSpec((None, 2), tf.float32, name="x")}
     signature = export.Signature(function or (lambda raw: {"y": 2 * raw["x"]}), specs, **options)
-    return export.export(folder / "doubling", {"serving_default": signature}, sample=export.samples({}, {}))
+    return export.export(folder / "doubling", {"serving_default": signature}, tables, export.samples({}, {}))
 
 
 def test_a_server_is_verified_by_what_the_model_answered_when_it_was_exported(tmp_path, capsys):
@@ -72,6 +74,33 @@ def test_what_a_server_would_not_run_is_not_exported(function, specs, message, t
     with pytest.raises(ValueError, match=message):
         exported(tmp_path, function, specs)
     assert not list((tmp_path / "doubling").iterdir())
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    exported(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    weight = tf.Variable(np.random.default_rng(0).normal(size=(2, 50_000)).astype("float32"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # as a disk that takes no more
+    try:
+        with pytest.raises(OSError, match="Could not write a version of .*doubling, and left none: .*arge"):
+            exported(tmp_path, lambda raw: {"y": raw["x"] @ weight}, tables=[weight])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (tmp_path / "doubling").iterdir()] == ["1"]
+
+
+def test_exports_at_once_take_different_numbers(tmp_path, monkeypatch):
+    exported(tmp_path)
+    rename, others = pathlib.Path.rename, iter([True, False])
+
+    def late(beside, path):
+        if next(others):  # another export was a moment earlier
+            (path / "variables").mkdir(parents=True)
+        return rename(beside, path)
+
+    monkeypatch.setattr(pathlib.Path, "rename", late)
+    assert exported(tmp_path).name == "3"
+    assert (tmp_path / "doubling" / "2" / "variables").is_dir()
 
 
 def test_files_for_the_original_server_are_written(tmp_path):

@@ -1,6 +1,7 @@
 """SavedModels on disk: one folder a version, published whole."""
 
 import contextlib
+import errno
 import functools
 import json
 import pathlib
@@ -15,7 +16,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from mmkeras.export.samples import write_samples
-from mmkeras.runs import replaced
 
 
 def export(folder, signatures, tables=(), sample=None):
@@ -31,13 +31,12 @@ def export(folder, signatures, tables=(), sample=None):
 
     Raises:
         ValueError: if the SavedModel is none that TensorFlow Serving would run, or answers otherwise than this process.
+        OSError: if it cannot be written: the disk is full.
     """
     folder = pathlib.Path(folder)
     blocking = next((p for p in (folder, *folder.parents) if p.is_file()), None)
     if blocking:
         raise ValueError(f"Expected a folder to export to. {blocking} is a file.")
-    versions = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.exists() else []
-    path = folder / str(max(versions, default=0) + 1)
     archive = keras.export.ExportArchive()
     for table in tables:  # not the models that hold them: Keras would trace those once more
         archive.track(table)
@@ -45,12 +44,29 @@ def export(folder, signatures, tables=(), sample=None):
     for name in sorted(served, key=lambda name: name != "serving_default"):
         served[name].compiled.get_concrete_function()  # Keras asks that it be traced
         archive.add_endpoint(name, served[name].compiled)
-    with replaced(path) as beside:
-        archive.write_out(str(beside), verbose=False)
-        _finish(beside / "saved_model.pb", {name: signature.method for name, signature in served.items()})
-        if sample is not None:
-            write_samples(beside, folder.name, signatures, sample)
-    return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
+        beside = pathlib.Path(scratch, "version")
+        try:
+            archive.write_out(str(beside), verbose=False)
+            _finish(beside / "saved_model.pb", {name: signature.method for name, signature in served.items()})
+            if sample is not None:
+                write_samples(beside, folder.name, signatures, sample)
+        except tf.errors.OpError as error:
+            raise OSError(f"Could not write a version of {folder}, and left none: {error.message}") from error
+        return _published(beside, folder)
+
+
+def _published(beside, folder):
+    """The path of the next free version, which `beside` becomes at once: nobody sees half of it."""
+    while True:
+        versions = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+        path = folder / str(max(versions, default=0) + 1)
+        try:
+            return beside.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another export took this number meanwhile
+                raise
 
 
 def _finish(file, methods):
