@@ -1,5 +1,7 @@
 """Benchmarks: what was measured is kept, and the tables say it."""
 
+import json
+
 import models as examples
 import pytest
 from running import running
@@ -7,7 +9,7 @@ from running import running
 import zoo
 from zoo import bench
 from zoo._cli import main
-from zoo.bench import _load, answers, fusions, quality, serving
+from zoo.bench import _load, answers, fusions, quality, search, serving
 from zoo.vqa import REASONING
 
 
@@ -73,9 +75,20 @@ def test_a_benchmark_names_what_it_measures(capsys):
     assert "does not measure `flim`. Did you mean `film`? It measures: stacked" in capsys.readouterr().err
     assert main(["bench", "answer"]) == 2
     assert (
-        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, fusions, pointing, quality, serving."
-        in capsys.readouterr().err
+        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, fusions, pointing, quality, search, "
+        "serving." in capsys.readouterr().err
     )
+
+
+def test_search_is_measured_beside_faiss(tmp_path):
+    pytest.importorskip("faiss", reason="needs the extra `bench`")
+    lines = search.run(tmp_path, ["exact", "ivf"], items=3000).splitlines()
+    assert lines[4].startswith("| exact | 1.0000 | ")
+    assert lines[5].startswith("| ivf | ")
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert found["exact"]["largest_difference"] < 1e-5
+    assert 0 < found["ivf"]["recall"] <= 1
+    assert not (tmp_path / "servables").exists()
 
 
 def test_clients_notice_what_is_slow_wrong_or_refused(tmp_path):

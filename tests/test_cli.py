@@ -1,14 +1,17 @@
 """The command: what it prints, what it refuses, and that no mistake ends in a traceback."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+import zipfile
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from zoo import _cli
+from zoo import _cli, _gallery
 
 
 def run(capsys, *arguments):
@@ -92,6 +95,68 @@ def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_pa
     # Pictures of one colour are equal, and so are their scores: their order is free.
     found = {name.decode() for name in answer["ids"][0]}
     assert all(int(name.removesuffix(".png")) % 3 == 0 for name in found), found
+
+
+@pytest.mark.parametrize("approximate", [None, "hnsw", "ivf"])
+def test_a_gallery_is_embedded_once(approximate, capsys, shoes, searchable, tmp_path):
+    options = ["--approximate", approximate] if approximate else []
+    if approximate:
+        pytest.importorskip("faiss", reason="needs the extra `approximate`")
+    code, said, _ = run(
+        capsys, "index", str(searchable), "--data", str(shoes), "--to", str(tmp_path / "kept"), *options
+    )
+    assert code == 0
+    assert f"{tmp_path / 'kept'}: 59 items" in said
+    assert (f"{approximate} finds 100.0% of the nearest ten" in said) == bool(approximate)
+    answers = []
+    for index in (shoes, tmp_path / "kept"):
+        code, said, _ = run(
+            capsys, "search", str(searchable), "red shoe", "--index", str(index), "--out", str(tmp_path / "x.png")
+        )
+        assert code == 0
+        answers.append([float(line.split()[0]) for line in said.splitlines()[:10]])
+    assert answers[0] == pytest.approx(answers[1], abs=1e-4)
+    assert "pictures: " in said
+
+
+def test_a_gallery_that_does_not_fit_is_told(capsys, shoes, searchable, tmp_path):
+    copy, kept, other = tmp_path / "shoes", tmp_path / "kept", tmp_path / "other"
+    shutil.copytree(shoes.parent, copy)
+    shutil.copytree(searchable, other)
+    assert run(capsys, "index", str(searchable), "--data", str(copy / "shoes.csv"), "--to", str(kept))[0] == 0
+    lines = (copy / "shoes.csv").read_text().splitlines()
+    (copy / "shoes.csv").write_text("\n".join(lines[:-1]))
+    code, _, said = run(capsys, "search", str(searchable), "red", "--index", str(kept))
+    assert code == 2
+    assert "other rows than when" in said
+    assert "zoo index again" in said
+    with zipfile.ZipFile(other / "model.keras", "a") as archive:
+        archive.writestr("another", "model")
+    code, _, said = run(capsys, "search", str(other), "red", "--index", str(kept))
+    assert code == 2
+    assert "by another model" in said
+    code, _, said = run(capsys, "index", str(searchable), "--data", str(shoes), "--to", str(copy))
+    assert code == 2
+    assert "something else" in said
+    assert (copy / "shoes.csv").is_file()
+
+
+def test_the_nearest_are_exactly_so_and_recall_counts_them():
+    random = np.random.default_rng(0)
+    items = random.integers(-2, 3, (200, 4)).astype("float32")  # with equal ones
+    queries = random.integers(-2, 3, (40, 4)).astype("float32")
+    places, scores = _gallery.nearest(queries, items, 7)
+    order = np.argsort(-(queries @ items.T), axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(places, order)
+    np.testing.assert_array_equal(scores, np.take_along_axis(queries @ items.T, order, axis=1))
+    assert _gallery.nearest(queries, items[:3], 7)[0].shape == (40, 3)
+
+    class Half:
+        def search(self, queries, k):
+            places, scores = _gallery.nearest(queries, items, k)
+            return np.where(np.arange(k) % 2, -np.inf, scores), np.where(np.arange(k) % 2, -1, places)
+
+    assert _gallery.recall(Half(), items, queries) == 0.5
 
 
 @pytest.mark.parametrize(

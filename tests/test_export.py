@@ -145,6 +145,20 @@ def test_saved_model_answers_as_this_process_does(name, trained, ask, raw, tmp_p
         )
 
 
+@pytest.mark.parametrize("items", [1, 5, 127, 128, 129, 1500])
+@pytest.mark.parametrize("shift", [0, -9])  # all negative: what pads the blocks must not be taken for near
+def test_the_index_finds_exactly_the_nearest_and_of_equals_the_first(items, shift):
+    random = np.random.default_rng(items)
+    gallery = random.integers(-2, 3, (items, 3)).astype("float32")  # with many equal ones
+    gallery[:, 0] += shift
+    queries = np.concatenate([random.integers(-2, 3, (9, 3)), [[1, 0, 0]]]).astype("float32")
+    k = min(10, items)
+    found = export.SearchIndex(gallery, [f"item {i}" for i in range(items)]).search(tf.constant(queries), k)
+    order = np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :k]
+    assert found["ids"].numpy().tolist() == [[f"item {i}".encode() for i in row] for row in order]
+    np.testing.assert_array_equal(found["scores"], np.take_along_axis(queries @ gallery.T, order, axis=1))
+
+
 def test_versions_are_numbered_and_a_signature_that_is_not_there_is_told(trained, ask, tmp_path, monkeypatch):
     run = trained("fusion_classifier")
     paths = [run.export(tmp_path) for _ in range(2)]

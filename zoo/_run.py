@@ -14,6 +14,7 @@ from mmkeras.data.check import FAULTS
 from mmkeras.data.manifest import read_split
 from mmkeras.runs import RunFolder, replaced, write_json
 from zoo import _classes, _registry  # noqa: F401  # loading a model needs its classes registered
+from zoo._gallery import open_gallery, write_gallery
 
 
 class Run:
@@ -271,7 +272,7 @@ class Run:
 
         Args:
             query: a text, or a path to a picture where the model has no text.
-            index: a manifest file, or a source (its test split).
+            index: a manifest file, or a source (its test split), or a folder that `index` wrote.
             k: number of items.
             id_column: column whose cells name the items; `id`, or the picture's path, if None.
             columns: which column of the index is which, as in training if None.
@@ -281,40 +282,28 @@ class Run:
         """
         if k < 1:
             raise ValueError(f"Expected to be asked for one item or more. Received: k={k}.")
-        ask, gallery, split, ids = self._index(index, id_column, columns)
-        kind = self.config.modalities[ask]
-        query_value = _contents(ask, kind, query) if kind in sources.ENCODED else query
-        with sources.naming_rows(split, self.preprocessor):
-            scores = self.embed(gallery, split) @ self.embed(ask, [query_value])[0]
-        best = (-scores).argsort(kind="stable")[:k]
-        pictures = self.pictures(gallery, split, best) if self.config.modalities[gallery] == "image" else []
-        return [ids[i] for i in best], scores[best].tolist(), pictures
+        gallery = open_gallery(self, index, id_column, columns)
+        kind = self.config.modalities[gallery.asked]
+        query = _contents(gallery.asked, kind, query) if kind in sources.ENCODED else query
+        places, scores = (found[0] for found in gallery.search(self.embed(gallery.asked, [query]), k))
+        places, scores = places[places >= 0], scores[places >= 0]
+        shows = self.config.modalities[gallery.shown] == "image"
+        pictures = self.pictures(gallery.shown, gallery.split, places) if shows else []
+        return [gallery.ids[i] for i in places], scores.tolist(), pictures
 
-    def _index(self, index, id_column, columns):
-        """(modality of queries, modality of the gallery, its split, its ids)."""
-        embeds = all(f"encode_{name}" in self.signatures for name in self.config.names)
-        if not (embeds and hasattr(self.config, "temperature")):
-            raise ValueError(
-                f"Only a dual_encoder, or a transformer for retrieval, searches. {self.path} holds a run of "
-                f"`{self.name}`."
-            )
-        texts, others = (
-            self.config.of_kind("text"),
-            [n for n in self.config.names if n not in self.config.of_kind("text")],
-        )
-        gallery = others[0] if others else self.config.names[0]
-        ask = texts[0] if texts else self.config.names[-1]
-        split = self.split("test", index, columns)
-        split = split.take([i for i, cell in enumerate(split.cells(gallery)) if len(cell)])
-        column = id_column or ("id" if "id" in split.kinds else gallery)
-        if column not in split.kinds:
-            raise ValueError(f"{index} has no column `{column}` for --id-column. It has: {', '.join(split.kinds)}.")
-        return (
-            ask,
-            gallery,
-            split,
-            [_identity(cell, split.folders[column], i) for i, cell in enumerate(split.cells(column))],
-        )
+    def index(self, to, index, id_column=None, columns=None, approximate=None):
+        """Keeps a gallery in a folder, which `search` and `export` take for their `index`; the items' number.
+
+        Args:
+            to: the folder.
+            index, id_column, columns: see `search`.
+            approximate: `"hnsw"` or `"ivf"` for an index of faiss besides, see `zoo._gallery.build_faiss`.
+
+        Returns:
+            `(number of items, recall)`: of the nearest ten, what share the index of faiss finds; None without.
+        """
+        gallery = write_gallery(self, to, index, id_column, columns, approximate)
+        return len(gallery.ids), gallery.recall
 
     def export(self, to="servables", index=None, id_column=None, columns=None, k=10):
         """Writes a SavedModel `<to>/<model>/<version>` and returns its path.
@@ -327,10 +316,9 @@ class Run:
         """
         signatures = dict(self.signatures)
         if index is not None:
-            ask, gallery, split, ids = self._index(index, id_column, columns)
-            with sources.naming_rows(split, self.preprocessor):
-                embedded = exporting.SearchIndex(self.embed(gallery, split), ids)
-            signatures["search"] = exporting.search_signature(embedded, self.signatures[f"encode_{ask}"], k)
+            gallery = open_gallery(self, index, id_column, columns)
+            embedded = exporting.SearchIndex(gallery.embeddings, gallery.ids)
+            signatures["search"] = exporting.search_signature(embedded, self.signatures[f"encode_{gallery.asked}"], k)
         words = {name: self.preprocessor.reader(name).vocabulary[4:] or ["a"] for name in self.config.of_kind("text")}
         sample = exporting.samples(self.config.modalities, words)
         path = exporting.export(pathlib.Path(to, self.name), signatures, self.preprocessor.tables, sample)
@@ -406,11 +394,3 @@ def _strings(values):
         return np.vectorize(lambda value: value.decode("utf-8"), otypes=[object])(values)
     except UnicodeDecodeError:
         return values
-
-
-def _identity(cell, folder, i):
-    if isinstance(cell, bytes):
-        return str(i)
-    text = str(cell)
-    prefix = f"{folder}/" if folder else ""
-    return text.removeprefix(prefix)

@@ -52,12 +52,21 @@ def add_run_commands(commands):
     command = commands.add_parser("search", help="nearest items of a gallery to a text or a picture")
     command.add_argument("folder", metavar="RUN")
     command.add_argument("query")
-    command.add_argument("--index", required=True, help="manifest file, or a source")
+    command.add_argument("--index", required=True, help="manifest file, a source, or a folder of zoo index")
     command.add_argument("--id-column", help="column whose cells name the items (id, or the picture's path)")
     command.add_argument("--top-k", type=int, default=10)
     _add_reading(command)
     command.add_argument("--out", help="file for the picture grid (RUN/figures/search.png)")
     command.set_defaults(run=_search)
+
+    command = commands.add_parser("index", help="embed a gallery once, for search and export")
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("--data", required=True, help="manifest file, or a source")
+    command.add_argument("--to", required=True, metavar="FOLDER", help="what `--index` of search and export then takes")
+    command.add_argument("--approximate", choices=("hnsw", "ivf"), help="a faster index besides (needs faiss)")
+    command.add_argument("--id-column", help="as for search")
+    _add_reading(command)
+    command.set_defaults(run=_index)
 
     command = commands.add_parser("export", help="SavedModel for TensorFlow Serving")
     command.add_argument("folder", metavar="RUN")
@@ -192,6 +201,15 @@ def _search(options):
         with replaced(path) as beside:
             figure.savefig(beside, dpi=120)
         print(f"pictures: {path}")
+
+
+def _index(options):
+    run = _load(options.folder)
+    number, recall = run.index(
+        options.to, options.data, options.id_column, options.columns, options.approximate
+    )  # fmt: skip
+    said = "" if recall is None else f"; {options.approximate} finds {recall:.1%} of the nearest ten"
+    print(f"{options.to}: {number:,} items{said}")
 
 
 def _export(options):
