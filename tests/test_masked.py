@@ -1,8 +1,11 @@
 """Masked autoencoders: what is hidden has no way in, and is predicted from the rest of all modalities."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 
 import zoo
@@ -135,11 +138,25 @@ def test_linear_probe_is_ridge_classification():
     assert 0.4 < found < 1
 
 
+COLORS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 220), "white": (240, 240, 240)}
+SHAPES = ("circle", "square", "cross", "star")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    modalities = {"image": "image", "text": "text", "vector": "vector"}
-    return zoo.train("masked_autoencoder", "scenes:640", out=out, epochs=10, verbose=0, modalities=modalities, **TINY)
+    """A run on rows whose picture alone tells one word of the text, and whose vector alone tells another."""
+    folder, random, lines = tmp_path_factory.mktemp("things"), np.random.default_rng(0), []
+    for i in range(640):
+        color, shape = random.choice(list(COLORS)), int(random.integers(4))
+        pixels = np.array(COLORS[color]) + random.normal(scale=10, size=(16, 16, 3))
+        Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(folder / f"{i}.png")
+        row = {"image": f"{i}.png", "text": f"a {color} {SHAPES[shape]}", "vector": np.eye(4)[shape].tolist()}
+        lines.append(json.dumps({**row, "label": SHAPES[shape]}))
+    (folder / "things.jsonl").write_text("\n".join(lines))
+    options = {"image_size": (8, 8), "image_grid": 2, "image_loss_weight": 20.0, "learning_rate": 0.003, **TINY}
+    options |= {"modalities": {name: name for name in ("image", "text", "vector")}, "columns": {"label": "label"}}
+    options |= {"num_layers": 2, "hide_vector": 0.2, "modality_dropout": 0.2, "epochs": 12, "verbose": 0}
+    return zoo.train("masked_autoencoder", folder / "things.jsonl", out=folder / "run", **options)
 
 
 def test_the_hidden_is_predicted_from_the_rest_of_all(trained):
@@ -148,12 +165,13 @@ def test_the_hidden_is_predicted_from_the_rest_of_all(trained):
     def found(name, *given):
         return report[f"hidden {name} from {' and '.join(given)}"]
 
-    of_all = found("image", "image", "text", "vector")
-    assert of_all["mse"] < min(found("image", "image")["mse"], 0.6 * of_all["mse_of_mean"])
+    of_all, of_others = found("image", "image", "text", "vector"), found("image", "text", "vector")
+    assert of_all["mse"] < min(0.9 * found("image", "image")["mse"], 0.3 * of_all["mse_of_mean"])
+    assert of_others["mse"] < 0.6 * of_all["mse_of_mean"]
     said = found("text", "image", "text", "vector")
-    assert said["accuracy"] > max(found("text", "text")["accuracy"] + 0.03, 2 * said["most_frequent"])
+    assert said["accuracy"] > max(found("text", "text")["accuracy"] + 0.1, 2 * said["most_frequent"])
     of_vector = found("vector", "image", "text", "vector")
-    assert of_vector["mse"] < 0.8 * min(of_vector["mse_of_mean"], found("vector", "vector")["mse"])
+    assert of_vector["mse"] < 0.7 * min(of_vector["mse_of_mean"], found("vector", "vector")["mse"])
     for given in ("image and text and vector", "image", "text", "vector"):
         assert set(report[f"linear probe of {given}"]) == {"accuracy", "untrained", "majority"}
     assert (trained.path / "figures" / "hidden-test.png").exists()
@@ -166,16 +184,19 @@ def test_another_rows_numbers_tell_other_words(trained):
         hits = []
         for x, hidden in module._hidden_batches(trained, split):
             given = {**x, **hidden, "vector": np.roll(x["vector"], roll, axis=0)}
-            where = (hidden["text_hidden"] > 0) & (np.array(x["text"]) != 0)
-            hits.append((trained.outputs(given)["text"].numpy().argmax(-1) == np.array(x["text"]))[where])
+            asked = (hidden["text_hidden"][:, 2] > 0) & (hidden["vector_hidden"][:, 0] == 0)  # "a red STAR", told
+            hits.append((trained.outputs(given)["text"].numpy().argmax(-1) == np.array(x["text"]))[asked, 2])
         right.append(np.concatenate(hits).mean())
-    assert right[0] > right[1] + 0.03
+    assert right[0] > 0.9
+    assert right[1] < 0.5
 
 
 def test_unknown_words_and_what_is_absent_are_filled_in(trained):
     split = trained.split("test")
-    picture, text = split.cells("image")[0], split.cells("text")[0]
-    words = text.split()[:4]
+    pictures, texts = split.cells("image")[:40], split.cells("text")[:40]
+    filled = trained.predict("fill", image=pictures, text=[f"a ? {text.split()[2]}" for text in texts])["text"]
+    assert np.mean([one == text for one, text in zip(filled, texts, strict=True)]) > 0.9
+    picture, words = pictures[0], texts[0].split()
     asked = " ".join([words[0], "?", *words[2:]])
     answer = trained.predict("fill", image=[picture, b""], text=[asked, asked])
     for said in answer["text"]:
