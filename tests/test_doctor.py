@@ -21,7 +21,8 @@ def train(out, name="fusion_classifier", source="scenes:240", **options):
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("healthy"), epochs=6)
+    # Where the text is missing now and then the picture is learned, too.
+    return train(tmp_path_factory.mktemp("healthy"), epochs=6, modality_dropout=0.4)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_modality_that_is_cut_off_is_dead(healthy, weights):
     assert measured["share of the gradient"]["text"] < 1e-6
     assert any("The encoder of `text` gets 0.00% of the gradient" in line for line in faults)
     assert any("The model does not look at `text`" in line for line in faults)
-    assert not any("`image`" in line for line in faults)
+    assert not any("encoder of `image`" in line or "look at `image`" in line for line in faults)
 
 
 def manifest(folder, change=lambda i, row, split: row):

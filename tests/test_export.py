@@ -200,7 +200,13 @@ def test_run_folder_holds_what_it_says_and_gives_the_same_model(name, trained):
     run = trained(name)
     run.evaluate("validation")
     files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
-    assert {"config.json", "preprocess.keras", "model.keras", "checkpoints/epoch-00001.npz", "history.csv"} <= files
+    assert {
+        "config.json",
+        "preprocess.keras",
+        "model.keras",
+        "checkpoints/epoch-00001-step-000000.npz",
+        "history.csv",
+    } <= files
     assert ("targets.keras" in files) == (run.preprocessor.targets is not None)
     assert any(path.startswith("logs/events") for path in files)
     assert {"metrics/validation.json", "figures/history.png"} <= files

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mmkeras.training import adam, make_optimizer
+from mmkeras.training import make_optimizer, tensorflow_optimizers
 
 STEPS = 40
 
@@ -40,7 +40,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "clipped", "decayed", "scheduled"])
 def test_steps_are_those_of_keras(name, options):
     mine = make_optimizer(name, 0.01, **options)
-    assert type(mine).__module__ == "mmkeras.training.adam"
+    assert type(mine).__module__ == "mmkeras.training.tensorflow_optimizers"
     theirs = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name].from_config(mine.get_config())
     for one in (mine, theirs):
         one.exclude_from_weight_decay(var_names=["bias"])
@@ -52,10 +52,10 @@ def test_steps_are_those_of_keras(name, options):
 
 
 def test_amsgrad_and_gradients_of_embeddings_are_those_of_keras():
-    one, two = (stepped(kind(0.01, amsgrad=True))[0] for kind in (adam.Adam, keras.optimizers.Adam))
+    one, two = (stepped(kind(0.01, amsgrad=True))[0] for kind in (tensorflow_optimizers.Adam, keras.optimizers.Adam))
     np.testing.assert_array_equal(np.concatenate([a.ravel() for a in one]), np.concatenate([a.ravel() for a in two]))
     tables = []
-    for kind in (adam.Adam, keras.optimizers.Adam):
+    for kind in (tensorflow_optimizers.Adam, keras.optimizers.Adam):
         table = keras.Variable(np.ones((6, 2), "float32"))
         optimizer = kind(0.1)
         for _ in range(3):

@@ -9,4 +9,4 @@ from mmkeras import decoders, encoders, fusion, layers, losses, training  # noqa
 
 if keras.backend.backend() == "tensorflow":
     from mmkeras.data import pipeline  # noqa: F401
-    from mmkeras.training import adam, adversarial_text, steps  # noqa: F401
+    from mmkeras.training import adversarial_text, steps, tensorflow_optimizers  # noqa: F401

@@ -22,9 +22,9 @@ def main(arguments=None):
     try:
         options = _parse(arguments)
         code = options.run(options)
-    except KeyboardInterrupt:
-        print("zoo: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"zoo: {stop or 'stopped'}", file=sys.stderr)
+        return getattr(stop, "code", 130)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("ZOO_TRACEBACK"):
             raise
@@ -108,6 +108,9 @@ def _add_train(commands, name):
     command.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     command.add_argument("--warm-start", metavar="RUN", help="run whose encoders this one's begin with")
     command.add_argument("--doctor", action="store_true", help="say after an epoch what ails the model")
+    command.add_argument(
+        "--checkpoint-seconds", type=float, default=60.0, help="between checkpoints within an epoch; 0 for every step"
+    )
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
     command.set_defaults(run=_train, hints=_add_hyperparameters(command, name))
@@ -177,7 +180,7 @@ def _train(options):
     _train.train(
         options.model, options.data, options.out, options.preset, options.columns, options.skip_bad, options.seed,
         options.deterministic, options.resume, options.overwrite, options.warm_start, options.doctor,
-        2 if options.quiet or not sys.stdout.isatty() else 1, **hyperparameters,
+        options.checkpoint_seconds, 2 if options.quiet or not sys.stdout.isatty() else 1, **hyperparameters,
     )  # fmt: skip
 
 

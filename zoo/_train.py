@@ -1,5 +1,6 @@
 """Training a model on a source: from its name to a run folder."""
 
+import functools
 import io
 import os
 import pathlib
@@ -16,8 +17,7 @@ from mmkeras import data as sources
 from mmkeras import plots, training
 from mmkeras.diagnosis import Doctor
 from mmkeras.layers import TokenizeText
-from mmkeras.runs import RunFolder, replaced
-from mmkeras.training.callbacks import AfterEpoch
+from mmkeras.runs import RunFolder, remove_beside, replaced
 from zoo import _registry
 from zoo._config import did_you_mean
 from zoo._doctor import one_batch
@@ -27,7 +27,7 @@ from zoo._teacher import soft_labels, with_soft_labels
 
 def train(
     name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
-    overwrite=False, warm_start=None, doctor=False, verbose=1, **hyperparameters,
+    overwrite=False, warm_start=None, doctor=False, checkpoint_seconds=60.0, verbose=1, **hyperparameters,
 ):  # fmt: skip
     """Trains a model on a source and writes the run folder.
 
@@ -44,6 +44,7 @@ def train(
         overwrite: replace the run in `out`.
         warm_start: folder of another run: encoders of the same name and shape begin with its weights.
         doctor: whether to say after an epoch what ails the model, see `mmkeras.diagnosis.Doctor`.
+        checkpoint_seconds: between two checkpoints within an epoch; 0 for one after every step.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
         **hyperparameters: of the model.
 
@@ -53,6 +54,8 @@ def train(
     Raises:
         ValueError: on a mistake in the hyperparameters or the data (`mmkeras.data.DataError`).
         FileExistsError: if `out` holds something and neither resume nor overwrite is given.
+        FloatingPointError: if the loss is no longer a number.
+        mmkeras.training.Stopped: a KeyboardInterrupt, when SIGTERM or Ctrl-C has come; `resume` goes on from there.
     """
     if resume and overwrite:
         raise ValueError("Expected one of --resume and --overwrite: go on with the run, or replace it. Received: both.")
@@ -84,7 +87,7 @@ def train(
     if not resume:
         folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
         _write_start(run, folder)
-    _fit_model(run, folder, train_split, validation, soft, callbacks, verbose)
+    _fit_model(run, folder, train_split, validation, soft, callbacks, checkpoint_seconds, verbose)
     return run
 
 
@@ -100,6 +103,7 @@ def _with_columns(hyperparameters, columns):
 
 def _resumed(folder, name, hyperparameters):
     run = load(folder.path, needs_model=False)
+    remove_beside(folder.path)
     if run.name != name:
         raise ValueError(f"{folder.path} holds a run of `{run.name}`, not of `{name}`.")
     changes = {key: value for key, value in hyperparameters.items() if getattr(run.config, key, None) != value}
@@ -168,7 +172,10 @@ def _seconds(sound):
 
 
 def _write_start(run, folder):
-    folder.write_config(
+    folder.save_model("preprocess", run.preprocessor.inputs)
+    if run.preprocessor.targets:
+        folder.save_model("targets", run.preprocessor.targets)
+    folder.write_config(  # last: it makes the folder a run
         {
             "model": run.name,
             "preset": run.preset,
@@ -184,9 +191,6 @@ def _write_start(run, folder):
             "versions": {"mmkeras": mmkeras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         }
     )
-    folder.save_model("preprocess", run.preprocessor.inputs)
-    if run.preprocessor.targets:
-        folder.save_model("targets", run.preprocessor.targets)
 
 
 def relative(name, folder):
@@ -297,27 +301,18 @@ def _doctor(run, split, validation):
     return Doctor(batch, names, _batches(run, split)[0])
 
 
-def _fit_model(run, folder, split, validation, soft, callbacks, verbose):
+def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_seconds, verbose):
     config = run.config
-    batch_size, steps = _batches(run, split)
-    start, rows = folder.restore_checkpoint(run.model)
-    if start >= config.epochs and verbose:
+    steps = _batches(run, split)[1]
+    batches = functools.partial(_epoch_batches, run, split, soft, _class_weights(run, split))
+    with sources.naming_rows(split, run.preprocessor):
+        training.build_metrics(run.model, next(iter(batches(0))))
+    epoch, step, rows = start = folder.restore_checkpoint(run.model)
+    folder.write_history(rows)
+    if epoch >= config.epochs and verbose:
         print(f"{folder.path} has all of its {config.epochs} epochs. Train on with --epochs and a larger number.")
-    weights = _class_weights(run, split)
-
-    def epoch_batches(epoch):
-        order = _order(run, split, epoch)
-        order = sources.shuffled(len(split), run.seed, epoch) if order is None else order
-        dataset = sources.batches(
-            split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True,
-            order=order,
-        )  # fmt: skip
-        if soft:
-            dataset = with_soft_labels(dataset, soft[split.name][order], batch_size)
-        if weights is not None:
-            dataset = dataset.map(lambda x, y: (x, y, dict.fromkeys(y, tf.gather(weights, y["label"]))))
-        return dataset
-
+    elif (epoch, step) > (0, 0) and verbose:
+        print(f"{folder.path} goes on after epoch {epoch}, step {step} of the next of {steps} steps.")
     rows_in_order = _order(run, validation, 0)
     asked = sources.batches(validation, run.preprocessor, config.batch_size, training=False, order=rows_in_order)
     if soft:
@@ -326,7 +321,6 @@ def _fit_model(run, folder, split, validation, soft, callbacks, verbose):
 
     def after_epoch(epoch, logs):
         rows.append({"epoch": epoch, **logs})
-        folder.save_checkpoint(run.model, epoch, rows)
         folder.write_history(rows)
         with summary.as_default():
             for key, value in logs.items():
@@ -336,9 +330,12 @@ def _fit_model(run, folder, split, validation, soft, callbacks, verbose):
             run.write_figures(validation, f"-epoch-{epoch:03d}")
 
     began = time.monotonic()
-    callbacks = [AfterEpoch(after_epoch), *callbacks]
-    with sources.naming_rows(validation, run.preprocessor), sources.naming_rows(split, run.preprocessor):
-        training.fit(run.model, epoch_batches, config.epochs, start, asked, callbacks, verbose)
+    save = lambda epoch, step: folder.save_checkpoint(run.model, epoch, step, rows)  # noqa: E731
+    checkpoints = training.Checkpoints(save, after_epoch, checkpoint_seconds)
+    callbacks = [checkpoints, *callbacks]
+    with checkpoints.stopping(), sources.naming_rows(validation, run.preprocessor), \
+            sources.naming_rows(split, run.preprocessor):  # fmt: skip
+        training.fit(run.model, batches, config.epochs, start[:2], asked, callbacks, verbose)
     summary.close()
     if hasattr(run.module, "calibrate"):
         run.module.calibrate(run, validation)
@@ -347,13 +344,29 @@ def _fit_model(run, folder, split, validation, soft, callbacks, verbose):
         with replaced(folder / "figures" / "history.png") as beside:
             plots.history(rows).savefig(beside, dpi=100)
     run.write_figures(validation)
-    if verbose and start < config.epochs:
+    if verbose and epoch < config.epochs:
         minutes = (time.monotonic() - began) / 60
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"{run.name}: epochs {start + 1} to {config.epochs} of {steps} steps in {minutes:.1f} minutes, "
+            f"{run.name}: epochs {epoch + 1} to {config.epochs} of {steps} steps in {minutes:.1f} minutes, "
             f"{run.model.count_params():,} parameters, peak memory {memory:.2f} GiB. The run lies in {folder.path}."
         )
+
+
+def _epoch_batches(run, split, soft, weights, epoch, first_step=0):
+    """Batches of an epoch from a step on, with soft labels and weights where there are any."""
+    batch_size = _batches(run, split)[0]
+    order = _order(run, split, epoch)
+    order = sources.shuffled(len(split), run.seed, epoch) if order is None else order
+    dataset = sources.batches(
+        split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True,
+        order=order, first_step=first_step,
+    )  # fmt: skip
+    if soft:
+        dataset = with_soft_labels(dataset, soft[split.name][order[first_step * batch_size :]], batch_size)
+    if weights is not None:
+        dataset = dataset.map(lambda x, y: (x, y, dict.fromkeys(y, tf.gather(weights, y["label"]))))
+    return dataset
 
 
 def _class_weights(run, split):

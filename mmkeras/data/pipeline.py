@@ -94,7 +94,10 @@ class Preprocessor:
         return self._graph[1]
 
 
-def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False, order=None):
+def batches(
+    split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False, order=None,
+    first_step=0,
+):  # fmt: skip
     """Batches `(inputs, targets)` of a split, ready for `fit` and `evaluate`; `(inputs,)` where there are no targets.
 
     Args:
@@ -106,6 +109,7 @@ def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=Non
         epoch: the epoch whose order is wanted; None for a dataset that is shuffled anew at every pass.
         drop_remainder: whether an uneven last batch is left out.
         order: numbers of the rows in another order, in which a row may come twice or not at all.
+        first_step: batches that are left out at the beginning, where there is an order or an epoch.
 
     Returns:
         A `tf.data.Dataset`.
@@ -118,9 +122,9 @@ def batches(split, preprocessor, batch_size=64, training=None, seed=0, epoch=Non
     if order is None and training and epoch is not None:
         order = shuffled(len(split), seed, epoch)
     if order is not None:
-        rows = tf.data.Dataset.from_tensor_slices(order)
+        rows = tf.data.Dataset.from_tensor_slices(order[first_step * batch_size :])
         draw = (seed * 10_007 + (epoch or 0)) % 2**31
-        draws = tf.data.Dataset.counter().map(lambda step: tf.stack([draw, tf.cast(step, tf.int32)]))
+        draws = tf.data.Dataset.counter(first_step).map(lambda step: tf.stack([draw, tf.cast(step, tf.int32)]))
     else:
         rows = tf.data.Dataset.range(len(split))
         draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
@@ -180,13 +184,13 @@ def _cached(split, preprocessor, batch_size):
 
 @contextlib.contextmanager
 def naming_rows(split, preprocessor):
-    """Turns TensorFlow's error of a file that cannot be decoded, in code that reads batches, into a DataError.
+    """Turns TensorFlow's error of a file that is gone or cannot be decoded, in code that reads, into a DataError.
 
     TensorFlow does not say which row it was: the rows are looked at again.
     """
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         names = [n for n in preprocessor.input_names + preprocessor.target_names if split.kinds[n] in ENCODED]
         broken = next(_broken_rows(split, preprocessor, names), None)
         raise broken or error from None

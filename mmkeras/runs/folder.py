@@ -4,7 +4,7 @@ config.json          format version, model, preset, hyperparameters, data, seed,
 preprocess.keras     raw bytes and strings to inputs
 targets.keras        raw answers to targets, where the model has any
 model.keras          the trained model
-checkpoints/         the last two states of training, optimiser and random state included
+checkpoints/         the last three states of training, optimiser and random state included
 history.csv          a row an epoch
 logs/                the same for TensorBoard
 metrics/SPLIT.json   what `zoo evaluate` found
@@ -20,10 +20,11 @@ import zipfile
 import keras
 import numpy as np
 
-from mmkeras.runs.replace import replaced, write_json
+from mmkeras.runs.replace import is_beside, replaced, write_json
 
 FORMAT_VERSION = 1
-_KEPT = 2  # checkpoints
+_KEPT = 3  # checkpoints
+_START = {"preprocess.keras", "targets.keras"}  # what lies there before config.json makes the folder a run
 
 
 class RunFolder:
@@ -45,7 +46,7 @@ class RunFolder:
         Raises:
             FileExistsError: if it holds something, unless it is a run that may be overwritten.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or not self._is_beginning()):
             is_run = (self / "config.json").exists()
             if not (overwrite and is_run):
                 what = "already holds a run" if is_run else "exists and is no run"
@@ -53,6 +54,10 @@ class RunFolder:
                 raise FileExistsError(f"{self.path} {what}. {ways} another folder with --out.")
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def _is_beginning(self):
+        """Whether there is nothing in the folder, or what a run left that was killed before it had begun."""
+        return all(path.name in _START or is_beside(path) for path in self.path.iterdir())
 
     def read_config(self):
         """What `config.json` holds.
@@ -93,11 +98,23 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows)
 
-    def save_checkpoint(self, model, epoch, history):
-        """Writes everything that training goes on from: variables, optimisers, random state, epoch and history."""
-        state = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(state_variables(model))}
-        with replaced(self / "checkpoints" / f"epoch-{epoch:05d}.npz") as beside:
-            np.savez(beside, epoch=epoch, history=json.dumps(history), **state)
+    def save_checkpoint(self, model, epoch, step, history):
+        """Writes everything that training goes on from.
+
+        Args:
+            model: built and compiled; its variables, optimisers, random state and metrics are kept.
+            epoch, step: epochs done, and steps done of the next one.
+            history: the rows of the epochs that are done.
+
+        Raises:
+            FloatingPointError: if a weight is not a finite number; the checkpoints that are there stay.
+        """
+        state = {name: keras.ops.convert_to_numpy(variable) for name, variable in _named_state(model)}
+        if not all(np.isfinite(value).all() for value in state.values() if value.dtype.kind == "f"):
+            raise FloatingPointError(f"A weight is no longer a finite number after epoch {epoch}, step {step}.")
+        position = {"epoch": epoch, "step": step, "history": json.dumps(history)}
+        with replaced(self / "checkpoints" / f"epoch-{epoch:05d}-step-{step:06d}.npz") as beside:
+            np.savez(beside, **position, **state)
         for old in self.checkpoints()[:-_KEPT]:
             old.unlink()
 
@@ -109,7 +126,8 @@ class RunFolder:
         """Puts the newest readable checkpoint into a built and compiled model.
 
         Returns:
-            (epoch, history): epochs done and their rows; (0, []) where there is no checkpoint.
+            (epoch, step, history): epochs done, steps done of the next one, and the rows of the epochs;
+            (0, 0, []) where there is no checkpoint.
 
         Raises:
             ValueError: if the checkpoint belongs to another model.
@@ -121,22 +139,27 @@ class RunFolder:
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 print(f"skipped a checkpoint that cannot be read: {path} ({error})")
                 continue
-            epoch, history = int(state.pop("epoch")), json.loads(str(state.pop("history")))
-            variables = state_variables(model)
-            shapes = [tuple(v.shape) for v in variables]
-            if shapes != [state[name].shape for name in sorted(state)]:
+            epoch, step, history = int(state.pop("epoch")), int(state.pop("step")), str(state.pop("history"))
+            variables = dict(_named_state(model))
+            shapes = [{name: tuple(value.shape) for name, value in values.items()} for values in (variables, state)]
+            if shapes[0] != shapes[1]:
                 raise ValueError(f"{path} belongs to another model than {self / 'config.json'} describes.")
-            for variable, name in zip(variables, sorted(state), strict=True):
+            for name, variable in variables.items():
                 variable.assign(state[name])
-            return epoch, history
-        return 0, []
+            return epoch, step, json.loads(history)
+        return 0, 0, []
+
+
+def _named_state(model):
+    """`(name, variable)` of all that a checkpoint holds: `state_variables`, then what the metrics have counted."""
+    for i, variable in enumerate(state_variables(model)):
+        yield f"{i:05d}", variable
+    for i, variable in enumerate(v for metric in model.metrics for v in metric.variables):
+        yield f"metric-{i:05d}", variable
 
 
 def state_variables(model):
-    """All variables of a model and its optimisers, the state of its random seeds included, each once.
-
-    Those of metrics are left out: they begin anew every epoch.
-    """
+    """All variables of a model and its optimisers, the state of its random seeds included, those of metrics not."""
     optimizers = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
     variables = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]

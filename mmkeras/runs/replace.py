@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 
 
@@ -28,6 +29,28 @@ def replaced(path):
         if beside.is_dir():
             shutil.rmtree(beside)
         beside.unlink(missing_ok=True)
+
+
+def is_beside(path):
+    """Whether a path is what `replaced` wrote to when its process was killed."""
+    return re.match(r"\.\d+-", path.name) is not None
+
+
+def remove_beside(folder):
+    """Removes what processes that were killed left in a folder and the folders in it."""
+    for path in filter(is_beside, list(pathlib.Path(folder).rglob(".*-*"))):
+        if not _lives(int(path.name[1:].partition("-")[0])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _lives(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def write_json(path, value):

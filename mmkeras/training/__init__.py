@@ -1,6 +1,7 @@
 """Training: the model base, objectives over several outputs, the loop, and steps that are special."""
 
 from mmkeras.training.balance import BALANCES, MultiTask, TaskWeights
+from mmkeras.training.callbacks import Checkpoints, Stopped
 from mmkeras.training.episodic import Episodic
 from mmkeras.training.masked import Hidden, Masked
 from mmkeras.training.modality_balance import MODALITY_BALANCES, ModalityBalance
@@ -23,6 +24,7 @@ __all__ = [
     "MODALITY_BALANCES",
     "Adversarial",
     "AdversarialText",
+    "Checkpoints",
     "Contrastive",
     "Correlation",
     "Discrepancy",
@@ -38,8 +40,10 @@ __all__ = [
     "Pairwise",
     "Reconstruction",
     "Regression",
+    "Stopped",
     "Supervised",
     "TaskWeights",
+    "build_metrics",
     "fit",
     "make_optimizer",
     "set_seed",
@@ -48,6 +52,7 @@ __all__ = [
 _LATE = {
     "Adversarial": "steps",
     "AdversarialText": "adversarial_text",
+    "build_metrics": "loop",
     "fit": "loop",
     "make_optimizer": "optimizer",
     "set_seed": "loop",

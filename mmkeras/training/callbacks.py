@@ -1,14 +1,92 @@
-"""What happens at the end of an epoch besides training."""
+"""What happens during training besides training: checkpoints, and stopping when the process is told to."""
+
+import contextlib
+import errno
+import signal
+import threading
+import time
 
 import keras
 
 
-class AfterEpoch(keras.callbacks.Callback):
-    """Calls `function(epoch, logs)` after every epoch, epochs counted from one."""
+class Stopped(KeyboardInterrupt):
+    """Training was stopped by a signal, after a checkpoint; `code` is what a shell calls such an end."""
 
-    def __init__(self, function):
+    def __init__(self, message, number):
+        super().__init__(message)
+        self.code = 128 + number
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves a checkpoint after every epoch, within one when some time has passed, and when the process is to stop.
+
+    Args:
+        save: function of (epochs done, steps done of the next one).
+        after_epoch: function of (epochs done, logs), called before that epoch's checkpoint.
+        seconds: between two checkpoints within an epoch; 0 for one after every step.
+
+    Raises:
+        Stopped: within `stopping`, when SIGTERM or SIGINT (Ctrl-C) has come, after the checkpoint.
+        OSError: if the disk is full; the checkpoints that are there stay.
+    """
+
+    def __init__(self, save, after_epoch, seconds=60.0):
         super().__init__()
-        self.function = function
+        self.save = save
+        self.after_epoch = after_epoch
+        self.seconds = seconds
+        self.signal = None
+        self.epoch = 0
+        self.last = -float("inf")  # the first step is kept: a run that was killed never begins from nothing
+
+    @contextlib.contextmanager
+    def stopping(self):
+        """A block in which SIGTERM and SIGINT stop training after its step; a second one stops it at once."""
+        if threading.current_thread() is not threading.main_thread():  # others cannot listen to signals
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def restore():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        def stop(number, frame):
+            self.signal = number
+            restore()
+
+        for number in before:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            restore()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, step, logs=None):
+        last_step = step + 1 == self.params.get("steps")
+        due = time.monotonic() - self.last >= self.seconds
+        if (due and not last_step) or self.signal:
+            self._save(self.epoch, step + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.function(epoch + 1, dict(logs or {}))
+        self.after_epoch(epoch + 1, dict(logs or {}))
+        self._save(epoch + 1, 0)
+
+    def _save(self, epoch, step):
+        try:
+            self.save(epoch, step)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise OSError(
+                f"The disk is full: no checkpoint after epoch {epoch}, step {step} of the next. The ones before it "
+                "are whole; make room and go on with --resume."
+            ) from None
+        self.last = time.monotonic()
+        if self.signal:
+            where = f"epoch {epoch + 1}, step {step}" if step else f"epoch {epoch}"
+            name = signal.Signals(self.signal).name
+            raise Stopped(f"stopped by {name} after {where}; --resume goes on from there", self.signal)

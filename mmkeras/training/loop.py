@@ -1,9 +1,12 @@
 """The training loop: epochs over a pipeline that is a function of the epoch, with Keras callbacks."""
 
+import math
+
 import keras
 import tensorflow as tf
 
 from mmkeras.training.multi_input import check_batch
+from mmkeras.training.tensorflow_optimizers import gradient_norms
 
 
 def set_seed(seed, deterministic=False):
@@ -13,17 +16,17 @@ def set_seed(seed, deterministic=False):
         tf.config.experimental.enable_op_determinism()
 
 
-def fit(model, epoch_batches, epochs, start=0, validation=None, callbacks=(), verbose=1):
+def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(), verbose=1):
     """Trains a compiled model.
 
     Unlike `model.fit` it asks for each epoch's batches anew, so that their order can be a pure function of the epoch,
-    and begins at any epoch.
+    and begins at any step of any epoch.
 
     Args:
         model: a compiled keras.Model.
-        epoch_batches: function from an epoch's number to a `tf.data.Dataset`.
+        epoch_batches: function of (epoch, step) to a `tf.data.Dataset` of the epoch's batches from that step on.
         epochs: number of epochs in all.
-        start: the first one to train, counted from zero.
+        start: the first epoch and step to train, counted from zero.
         validation: a `tf.data.Dataset`, or None.
         callbacks: Keras callbacks.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
@@ -37,27 +40,27 @@ def fit(model, epoch_batches, epochs, start=0, validation=None, callbacks=(), ve
     """
     # Without autograph: nothing here branches on a tensor, and converting all of Keras doubles the wait for step one.
     train_step, test_step = (tf.function(f, autograph=False) for f in (model.train_step, model.test_step))
-    steps = int(epoch_batches(start).cardinality()) if start < epochs else 0
+    first_epoch, first_step = start
+    steps = first_step + int(epoch_batches(*start).cardinality()) if first_epoch < epochs else 0
     history = keras.callbacks.History()
     callbacks = [history, *getattr(model, "own_callbacks", ()), *callbacks]
     callbacks = keras.callbacks.CallbackList(
         callbacks, add_progbar=verbose > 0, model=model, epochs=epochs, steps=steps, verbose=verbose
     )
     callbacks.on_train_begin()
-    for epoch in range(start, epochs):
-        model.reset_metrics()
+    logs = {}
+    for epoch in range(first_epoch, epochs):
+        begin = first_step if epoch == first_epoch else 0
+        if begin == 0:
+            model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        logs = {}
-        for step, batch in enumerate(epoch_batches(epoch)):
-            if (epoch, step) == (start, 0):
+        for step, batch in enumerate(epoch_batches(epoch, begin), begin):
+            if (epoch, step) == start:
                 check_batch(batch)
             callbacks.on_train_batch_begin(step)
             logs = numbers(train_step(batch))
-            if not all(abs(value) < float("inf") for value in logs.values()):
-                raise FloatingPointError(
-                    f"The loss is no longer a number in epoch {epoch + 1}, step {step + 1}: {logs}. "
-                    "Try a smaller --learning-rate."
-                )
+            if not all(map(math.isfinite, (*logs.values(), *gradient_norms(model).values()))):
+                raise FloatingPointError(_not_finite(model, epoch, step, logs))
             callbacks.on_train_batch_end(step, logs)
         if validation is not None:
             model.reset_metrics()
@@ -68,8 +71,35 @@ def fit(model, epoch_batches, epochs, start=0, validation=None, callbacks=(), ve
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
-    callbacks.on_train_end(logs if start < epochs else {})
+    callbacks.on_train_end(logs)
     return history
+
+
+def build_metrics(model, batch):
+    """Makes the variables of a compiled model's metrics, which Keras would make in the first step.
+
+    Args:
+        model: a compiled keras.Model.
+        batch: as `train_step` takes it.
+    """
+    if all(getattr(metric, "built", True) for metric in model.metrics):
+        return
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    outputs = model(x, training=False)
+    model.compute_loss(x, y, outputs, sample_weight, training=False)
+    model.compute_metrics(x, y, outputs, sample_weight)
+    model.reset_metrics()
+
+
+def _not_finite(model, epoch, step, logs):
+    """What is said when the loss, or its slope, is no longer a number."""
+    said = [f"The loss or its gradient is no longer a number in epoch {epoch + 1}, step {step + 1}: {logs}."]
+    for when, steps_before in (("in that step", 0), ("in the step before", 1)):
+        norms = gradient_norms(model, steps_before)
+        if any(norms.values()):
+            path = max(norms, key=lambda path: norms[path] if math.isfinite(norms[path]) else math.inf)
+            said.append(f"The largest gradient {when} has the norm {norms[path]:.3g}, that of `{path}`.")
+    return " ".join([*said, "The last checkpoint has the weights from before. Try a smaller --learning-rate."])
 
 
 def numbers(logs):

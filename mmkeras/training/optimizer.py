@@ -35,14 +35,14 @@ def make_optimizer(
         options["beta_1"] = beta_1
     if name == "sgd":
         options["momentum"] = 0.9
-    adam = keras.optimizers
+    classes = keras.optimizers
     if keras.backend.backend() == "tensorflow":
-        from mmkeras.training import adam
-    classes = {
-        "adamw": adam.AdamW,
-        "adam": adam.Adam,
-        "sgd": keras.optimizers.SGD,
-        "rmsprop": keras.optimizers.RMSprop,
-        "lion": keras.optimizers.Lion,
+        from mmkeras.training import tensorflow_optimizers as classes
+    by_name = {
+        "adamw": classes.AdamW,
+        "adam": classes.Adam,
+        "sgd": classes.SGD,
+        "rmsprop": classes.RMSprop,
+        "lion": classes.Lion,
     }
-    return classes[name](**options)
+    return by_name[name](**options)
