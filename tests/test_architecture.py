@@ -15,7 +15,7 @@ ORDER = [
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 RAW_LAYERS = {
     "decode_audio", "decode_image", "decode_video", "encode_label", "raw_presence", "standardize_vector",
-    "tokenize_text",
+    "replicas", "tokenize_text",
 }  # fmt: skip
 # Within `training` the model base and the objectives run on every backend.
 ANY_BACKEND = {

@@ -153,9 +153,9 @@ def trained(tmp_path_factory):
         row = {"image": f"{i}.png", "text": f"a {color} {SHAPES[shape]}", "vector": np.eye(4)[shape].tolist()}
         lines.append(json.dumps({**row, "label": SHAPES[shape]}))
     (folder / "things.jsonl").write_text("\n".join(lines))
-    options = {"image_size": (8, 8), "image_grid": 2, "image_loss_weight": 20.0, "learning_rate": 0.003, **TINY}
+    options = {"image_size": (8, 8), "image_grid": 2, "image_loss_weight": 20.0, "learning_rate": 0.001, **TINY}
     options |= {"modalities": {name: name for name in ("image", "text", "vector")}, "columns": {"label": "label"}}
-    options |= {"num_layers": 2, "hide_vector": 0.2, "modality_dropout": 0.2, "epochs": 12, "verbose": 0}
+    options |= {"num_layers": 2, "hide_vector": 0.2, "modality_dropout": 0.2, "epochs": 16, "verbose": 0}
     return zoo.train("masked_autoencoder", folder / "things.jsonl", out=folder / "run", **options)
 
 

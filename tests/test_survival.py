@@ -61,11 +61,11 @@ def after_step(monkeypatch):
     save = RunFolder.save_checkpoint
 
     def at(position, act):
-        def saved(folder, model, epoch, step, history):
+        def saved(folder, model, epoch, step, history, **options):
             if (epoch, step) == position:
                 monkeypatch.undo()
                 act()
-            save(folder, model, epoch, step, history)
+            save(folder, model, epoch, step, history, **options)
 
         monkeypatch.setattr(RunFolder, "save_checkpoint", saved)
 
@@ -117,9 +117,9 @@ def test_a_file_that_vanishes_is_named(tmp_path, monkeypatch):
     gone = tmp_path / "data" / rows[-1]["image"]
     save = RunFolder.save_checkpoint
 
-    def saved(folder, model, epoch, step, history):
+    def saved(folder, model, epoch, step, history, **options):
         gone.unlink(missing_ok=True)
-        save(folder, model, epoch, step, history)
+        save(folder, model, epoch, step, history, **options)
 
     monkeypatch.setattr(RunFolder, "save_checkpoint", saved)
     with pytest.raises(DataError, match=rf"train.jsonl, row 40: .*{gone.name}"):

@@ -11,6 +11,7 @@ import typing
 
 from zoo import _registry, bench
 from zoo._config import did_you_mean, parse, type_name
+from zoo._launch import add_launch
 from zoo._run_commands import add_run_commands, mapping, quiet_start
 from zoo._serve import add_serve, add_verify
 
@@ -47,6 +48,7 @@ def _parse(arguments):
     _add_train(commands, name)
     _add_tune(commands, name)
     add_run_commands(commands)
+    add_launch(commands)
     add_serve(commands)
     add_verify(commands)
     _add_data(commands)
@@ -111,6 +113,7 @@ def _add_train(commands, name):
     command.add_argument(
         "--checkpoint-seconds", type=float, default=60.0, help="between checkpoints within an epoch; 0 for every step"
     )
+    command.add_argument("--strategy", default="auto", help="auto, one, mirrored (GPUs), multi_worker (TF_CONFIG)")
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
     command.set_defaults(run=_train, hints=_add_hyperparameters(command, name))
@@ -180,7 +183,8 @@ def _train(options):
     _train.train(
         options.model, options.data, options.out, options.preset, options.columns, options.skip_bad, options.seed,
         options.deterministic, options.resume, options.overwrite, options.warm_start, options.doctor,
-        options.checkpoint_seconds, 2 if options.quiet or not sys.stdout.isatty() else 1, **hyperparameters,
+        options.checkpoint_seconds, options.strategy, 2 if options.quiet or not sys.stdout.isatty() else 1,
+        **hyperparameters,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class Run:
         self.data = None
         self.columns = {}
         self.warm_start = None
+        self.replicas = sources.ONE  # that train in this process
 
     def __repr__(self):
         return f"<Run of {self.name} in {self.path}>"

@@ -41,7 +41,14 @@ def soft_labels(run, split):
     return np.concatenate(found)[:, [known.index(label) for label in run.labels]]
 
 
-def with_soft_labels(dataset, logits, batch_size):
-    """Batches `(inputs, targets)` with a target `soft_label` besides, of logits in the order of the rows."""
-    soft = tf.data.Dataset.from_tensor_slices(logits).batch(batch_size)
-    return tf.data.Dataset.zip(dataset, soft).map(lambda batch, soft: (batch[0], {**batch[1], "soft_label": soft}))
+def with_soft_labels(dataset, logits, rows):
+    """Batches `(inputs, targets)` with a target `soft_label` besides.
+
+    Args:
+        dataset: of the batches.
+        logits: of all rows of the split.
+        rows: dataset of the numbers of each batch's rows, see `mmkeras.data.row_numbers`.
+    """
+    return tf.data.Dataset.zip(dataset, rows).map(
+        lambda batch, rows: (batch[0], {**batch[1], "soft_label": tf.gather(logits, rows)})
+    )

@@ -27,7 +27,8 @@ from zoo._teacher import soft_labels, with_soft_labels
 
 def train(
     name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
-    overwrite=False, warm_start=None, doctor=False, checkpoint_seconds=60.0, verbose=1, **hyperparameters,
+    overwrite=False, warm_start=None, doctor=False, checkpoint_seconds=60.0, strategy="auto", verbose=1,
+    **hyperparameters,
 ):  # fmt: skip
     """Trains a model on a source and writes the run folder.
 
@@ -45,6 +46,8 @@ def train(
         warm_start: folder of another run: encoders of the same name and shape begin with its weights.
         doctor: whether to say after an epoch what ails the model, see `mmkeras.diagnosis.Doctor`.
         checkpoint_seconds: between two checkpoints within an epoch; 0 for one after every step.
+        strategy: which devices and machines train, see `mmkeras.training.make_strategy`. With several workers each
+            calls this function; `out` lies where all of them see it, and the first one writes it.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
         **hyperparameters: of the model.
 
@@ -61,10 +64,13 @@ def train(
         raise ValueError("Expected one of --resume and --overwrite: go on with the run, or replace it. Received: both.")
     if resume and warm_start is not None:
         raise ValueError("A run is resumed from its own checkpoint. Received: --resume and --warm-start.")
+    strategy = training.make_strategy(strategy)  # before TensorFlow does anything else: several workers need that
+    chief = training.is_chief(strategy)
+    verbose = verbose if chief else 0
     folder = RunFolder(out or pathlib.Path("runs", name))
     training.set_seed(seed, deterministic)
     if resume:
-        run = _resumed(folder, name, hyperparameters)
+        run = _resumed(folder, name, hyperparameters, chief)
         train_split, validation = (usable(run, run.source.split(split)) for split in ("train", "validation"))
     else:
         if data is None:
@@ -75,7 +81,9 @@ def train(
         run.data, run.columns = str(data), dict(columns or {})
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
-    _build_model(run, train_split)
+    run.replicas = training.pieces(strategy)
+    with strategy.scope():
+        _build_model(run, train_split)
     if not resume:
         _begin_encoders(run, warm_start, verbose)
     soft = {}
@@ -84,10 +92,10 @@ def train(
             soft[split.name] = soft_labels(run, split)
         run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
     callbacks = [_doctor(run, train_split, validation)] if doctor else []
-    if not resume:
+    if not resume and chief:
         folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
         _write_start(run, folder)
-    _fit_model(run, folder, train_split, validation, soft, callbacks, checkpoint_seconds, verbose)
+    _fit_model(run, folder, train_split, validation, soft, callbacks, checkpoint_seconds, chief, verbose)
     return run
 
 
@@ -101,9 +109,8 @@ def _with_columns(hyperparameters, columns):
     return hyperparameters
 
 
-def _resumed(folder, name, hyperparameters):
+def _resumed(folder, name, hyperparameters, chief):
     run = load(folder.path, needs_model=False)
-    remove_beside(folder.path)
     if run.name != name:
         raise ValueError(f"{folder.path} holds a run of `{run.name}`, not of `{name}`.")
     changes = {key: value for key, value in hyperparameters.items() if getattr(run.config, key, None) != value}
@@ -113,7 +120,9 @@ def _resumed(folder, name, hyperparameters):
         )
     run.config = run.config.replace(**changes)
     training.set_seed(run.seed, run.deterministic)
-    _write_start(run, folder)
+    if chief:
+        remove_beside(folder.path)
+        _write_start(run, folder)
     return run
 
 
@@ -226,7 +235,13 @@ def _batches(run, split):
     """(rows a step, steps an epoch)."""
     order = _order(run, split, 0)
     num_rows = len(split) if order is None else len(order)
-    batch_size = min(run.config.batch_size, num_rows)
+    batch_size, (*_, count) = min(run.config.batch_size, num_rows), run.replicas
+    if run.config.batch_size % count:
+        raise ValueError(
+            f"Expected a --batch-size that {count} replicas can share out evenly. Received: {run.config.batch_size}. "
+            f"Take {run.config.batch_size // count * count or count}."
+        )
+    batch_size -= batch_size % count
     return batch_size, num_rows // batch_size
 
 
@@ -301,42 +316,24 @@ def _doctor(run, split, validation):
     return Doctor(batch, names, _batches(run, split)[0])
 
 
-def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_seconds, verbose):
-    config = run.config
-    steps = _batches(run, split)[1]
+def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_seconds, chief, verbose):
+    config, steps, began = run.config, _batches(run, split)[1], time.monotonic()
     batches = functools.partial(_epoch_batches, run, split, soft, _class_weights(run, split))
-    with sources.naming_rows(split, run.preprocessor):
+    with sources.naming_rows(split, run.preprocessor), run.model.distribute_strategy.scope():
         training.build_metrics(run.model, next(iter(batches(0))))
-    epoch, step, rows = start = folder.restore_checkpoint(run.model)
-    folder.write_history(rows)
+    epoch, step, rows = folder.restore_checkpoint(run.model)
     if epoch >= config.epochs and verbose:
         print(f"{folder.path} has all of its {config.epochs} epochs. Train on with --epochs and a larger number.")
     elif (epoch, step) > (0, 0) and verbose:
         print(f"{folder.path} goes on after epoch {epoch}, step {step} of the next of {steps} steps.")
-    rows_in_order = _order(run, validation, 0)
-    asked = sources.batches(validation, run.preprocessor, config.batch_size, training=False, order=rows_in_order)
-    if soft:
-        asked = with_soft_labels(asked, soft[validation.name], config.batch_size)
-    summary = tf.summary.create_file_writer(str(folder / "logs"))
-
-    def after_epoch(epoch, logs):
-        rows.append({"epoch": epoch, **logs})
-        folder.write_history(rows)
-        with summary.as_default():
-            for key, value in logs.items():
-                tf.summary.scalar(key, value, step=epoch)
-        every = getattr(config, "sample_every", 0)
-        if every and epoch % every == 0:
-            run.write_figures(validation, f"-epoch-{epoch:03d}")
-
-    began = time.monotonic()
-    save = lambda epoch, step: folder.save_checkpoint(run.model, epoch, step, rows)  # noqa: E731
-    checkpoints = training.Checkpoints(save, after_epoch, checkpoint_seconds)
-    callbacks = [checkpoints, *callbacks]
+    keep = _keeping(run, folder, validation, rows) if chief else [lambda *_: None] * 2
+    checkpoints = training.Checkpoints(*keep, checkpoint_seconds)
     with checkpoints.stopping(), sources.naming_rows(validation, run.preprocessor), \
             sources.naming_rows(split, run.preprocessor):  # fmt: skip
-        training.fit(run.model, batches, config.epochs, start[:2], asked, callbacks, verbose)
-    summary.close()
+        asked = _validation_batches(run, validation, soft)
+        training.fit(run.model, batches, config.epochs, (epoch, step), asked, [checkpoints, *callbacks], verbose)
+    if not chief:
+        return
     if hasattr(run.module, "calibrate"):
         run.module.calibrate(run, validation)
     folder.save_model("model", run.model)
@@ -353,6 +350,39 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
         )
 
 
+def _keeping(run, folder, validation, rows):
+    """What saves a checkpoint, and what writes down an epoch, its row added to those before."""
+    folder.write_history(rows)
+    alone = run.replicas[:2] == (0, run.replicas[2])  # the metrics of other processes are not at hand
+    summary = tf.summary.create_file_writer(str(folder / "logs"))
+
+    def save(epoch, step):
+        folder.save_checkpoint(run.model, epoch, step, rows, metrics=alone)
+
+    def after_epoch(epoch, logs):
+        rows.append({"epoch": epoch, **logs})
+        folder.write_history(rows)
+        with summary.as_default():
+            for key, value in logs.items():
+                tf.summary.scalar(key, value, step=epoch)
+        summary.flush()
+        every = getattr(run.config, "sample_every", 0)
+        if every and epoch % every == 0:
+            run.write_figures(validation, f"-epoch-{epoch:03d}")
+
+    return save, after_epoch
+
+
+def _validation_batches(run, split, soft):
+    order = _order(run, split, 0)
+    order = np.arange(len(split)) if order is None else order
+    options = {"batch_size": run.config.batch_size, "replicas": run.replicas}
+    dataset = sources.batches(split, run.preprocessor, training=False, order=order, **options)
+    if soft:
+        dataset = with_soft_labels(dataset, soft[split.name], sources.row_numbers(order, **options)[0])
+    return dataset
+
+
 def _epoch_batches(run, split, soft, weights, epoch, first_step=0):
     """Batches of an epoch from a step on, with soft labels and weights where there are any."""
     batch_size = _batches(run, split)[0]
@@ -360,10 +390,11 @@ def _epoch_batches(run, split, soft, weights, epoch, first_step=0):
     order = sources.shuffled(len(split), run.seed, epoch) if order is None else order
     dataset = sources.batches(
         split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True,
-        order=order, first_step=first_step,
+        order=order, first_step=first_step, replicas=run.replicas,
     )  # fmt: skip
     if soft:
-        dataset = with_soft_labels(dataset, soft[split.name][order[first_step * batch_size :]], batch_size)
+        rows, _ = sources.row_numbers(order, batch_size, True, first_step, run.replicas)
+        dataset = with_soft_labels(dataset, soft[split.name], rows)
     if weights is not None:
         dataset = dataset.map(lambda x, y: (x, y, dict.fromkeys(y, tf.gather(weights, y["label"]))))
     return dataset

@@ -6,7 +6,7 @@ from mmkeras.data.check import checked, clip_fault, picture_fault, report, sound
 from mmkeras.data.episodes import divide_classes, episodes
 from mmkeras.data.opening import open
 from mmkeras.data.pair import halves, pair
-from mmkeras.data.pipeline import Preprocessor, batches, encoded, naming_rows, raw_batches, shuffled
+from mmkeras.data.pipeline import ONE, Preprocessor, batches, encoded, naming_rows, raw_batches, row_numbers, shuffled
 from mmkeras.data.scenes import scenes
 from mmkeras.data.source import ENCODED, MODALITIES, DataError, Source, Split
 from mmkeras.data.word_vectors import read_word_vectors
@@ -14,6 +14,7 @@ from mmkeras.data.word_vectors import read_word_vectors
 __all__ = [
     "ENCODED",
     "MODALITIES",
+    "ONE",
     "Augment",
     "DataError",
     "Preprocessor",
@@ -35,6 +36,7 @@ __all__ = [
     "raw_batches",
     "read_word_vectors",
     "report",
+    "row_numbers",
     "scenes",
     "shuffled",
     "sound_fault",

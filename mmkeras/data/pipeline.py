@@ -26,6 +26,7 @@ from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs t
     tokenize_text,
 )
 
+ONE = (0, 1, 1)  # replica
 CACHE_BYTES = 2**29  # a split whose preprocessed arrays are smaller is kept in memory
 
 
@@ -96,7 +97,7 @@ class Preprocessor:
 
 def batches(
     split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False, order=None,
-    first_step=0,
+    first_step=0, replicas=ONE,
 ):  # fmt: skip
     """Batches `(inputs, targets)` of a split, ready for `fit` and `evaluate`; `(inputs,)` where there are no targets.
 
@@ -110,6 +111,9 @@ def batches(
         drop_remainder: whether an uneven last batch is left out.
         order: numbers of the rows in another order, in which a row may come twice or not at all.
         first_step: batches that are left out at the beginning, where there is an order or an epoch.
+        replicas: `(first, end, number)`: each batch is shared out evenly among a number of replicas, and only what
+            those from `first` to before `end` get is read, one after the other. Without an order the rows are in
+            theirs.
 
     Returns:
         A `tf.data.Dataset`.
@@ -121,17 +125,19 @@ def batches(
     arrays = _cached(split, preprocessor, batch_size)
     if order is None and training and epoch is not None:
         order = shuffled(len(split), seed, epoch)
+    if order is None and replicas != ONE:
+        order = np.arange(len(split))
     if order is not None:
-        rows = tf.data.Dataset.from_tensor_slices(order[first_step * batch_size :])
         draw = (seed * 10_007 + (epoch or 0)) % 2**31
-        draws = tf.data.Dataset.counter(first_step).map(lambda step: tf.stack([draw, tf.cast(step, tf.int32)]))
+        rows, numbers = row_numbers(order, batch_size, drop_remainder, first_step, replicas)
+        draws = numbers.map(lambda number: tf.stack([draw, number]))
     else:
         rows = tf.data.Dataset.range(len(split))
         draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         draws = draws.map(lambda n: tf.cast(n % 2**31, tf.int32)).batch(2)
         if training:
             rows = rows.shuffle(len(split), seed=seed, reshuffle_each_iteration=True)
-    rows = rows.batch(batch_size, drop_remainder=drop_remainder)
+        rows = rows.batch(batch_size, drop_remainder=drop_remainder)
     fetch = _raw_fetcher(split, preprocessor, training) if arrays is None else None
 
     @tf.autograph.experimental.do_not_convert
@@ -146,6 +152,27 @@ def batches(
 
     dataset = tf.data.Dataset.zip(rows, draws).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.prefetch(2)
+
+
+def row_numbers(order, batch_size, drop_remainder=False, first_step=0, replicas=ONE):
+    """The numbers of the rows of every batch, and the number of the batch: two datasets.
+
+    Args:
+        order: numbers of the rows.
+        batch_size, drop_remainder, first_step, replicas: see `batches`. Where there are several replicas, each one's
+            part of a batch has a number of its own.
+    """
+    first, end, count = replicas
+    num_rows = len(order) - len(order) % batch_size if drop_remainder else len(order)
+    parts, numbers = [], []
+    for step in range(first_step, -(-num_rows // batch_size)):
+        batch = order[step * batch_size : min((step + 1) * batch_size, num_rows)]
+        parts += np.array_split(batch, count)[first:end]
+        numbers += range(step * count + first, step * count + end)
+    sizes = [len(part) for part in parts]
+    rows = np.concatenate([np.zeros(0, "int64"), *parts])
+    rows = rows.reshape(len(parts), -1) if len(set(sizes)) == 1 else tf.RaggedTensor.from_row_lengths(rows, sizes)
+    return tf.data.Dataset.from_tensor_slices(rows), tf.data.Dataset.from_tensor_slices(np.array(numbers, "int32"))
 
 
 def shuffled(num_rows, seed, epoch):

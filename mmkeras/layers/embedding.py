@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from mmkeras.layers import replicas
+
 
 @keras.saving.register_keras_serializable(package="mmkeras")
 class TokenEmbedding(keras.layers.Layer):
@@ -72,6 +74,7 @@ class QueuedSimilarity(keras.layers.Layer):
         counts = ops.arange(self.size, dtype="float32") < (self.filled if training else 0.0)
         cosines = ops.where(counts[None], cosines, ops.full_like(cosines, -1e6))
         if training:
+            keys = replicas.gathered(keys)
             entered = ops.concatenate([ops.stop_gradient(keys), ops.convert_to_tensor(self.queue)])
             self.queue.assign(entered[: self.size])
             self.filled.assign(ops.minimum(self.filled + ops.cast(ops.shape(keys)[0], "float32"), float(self.size)))

@@ -98,18 +98,21 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows)
 
-    def save_checkpoint(self, model, epoch, step, history):
+    def save_checkpoint(self, model, epoch, step, history, metrics=True):
         """Writes everything that training goes on from.
 
         Args:
             model: built and compiled; its variables, optimisers, random state and metrics are kept.
             epoch, step: epochs done, and steps done of the next one.
             history: the rows of the epochs that are done.
+            metrics: whether what the metrics have counted of the epoch is kept as well: with several processes it
+                lies scattered among them.
 
         Raises:
             FloatingPointError: if a weight is not a finite number; the checkpoints that are there stay.
         """
-        state = {name: keras.ops.convert_to_numpy(variable) for name, variable in _named_state(model)}
+        named = _named_state(model, metrics and step > 0)
+        state = {name: keras.ops.convert_to_numpy(variable) for name, variable in named}
         if not all(np.isfinite(value).all() for value in state.values() if value.dtype.kind == "f"):
             raise FloatingPointError(f"A weight is no longer a finite number after epoch {epoch}, step {step}.")
         position = {"epoch": epoch, "step": step, "history": json.dumps(history)}
@@ -140,7 +143,7 @@ class RunFolder:
                 print(f"skipped a checkpoint that cannot be read: {path} ({error})")
                 continue
             epoch, step, history = int(state.pop("epoch")), int(state.pop("step")), str(state.pop("history"))
-            variables = dict(_named_state(model))
+            variables = dict(_named_state(model, any(name.startswith("metric") for name in state)))
             shapes = [{name: tuple(value.shape) for name, value in values.items()} for values in (variables, state)]
             if shapes[0] != shapes[1]:
                 raise ValueError(f"{path} belongs to another model than {self / 'config.json'} describes.")
@@ -150,11 +153,11 @@ class RunFolder:
         return 0, 0, []
 
 
-def _named_state(model):
-    """`(name, variable)` of all that a checkpoint holds: `state_variables`, then what the metrics have counted."""
+def _named_state(model, metrics):
+    """`(name, variable)` of all that a checkpoint holds: `state_variables`, and what the metrics have counted."""
     for i, variable in enumerate(state_variables(model)):
         yield f"{i:05d}", variable
-    for i, variable in enumerate(v for metric in model.metrics for v in metric.variables):
+    for i, variable in enumerate(v for metric in model.metrics for v in metric.variables) if metrics else ():
         yield f"metric-{i:05d}", variable
 
 

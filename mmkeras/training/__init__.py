@@ -45,7 +45,10 @@ __all__ = [
     "TaskWeights",
     "build_metrics",
     "fit",
+    "is_chief",
     "make_optimizer",
+    "make_strategy",
+    "pieces",
     "set_seed",
 ]
 
@@ -54,7 +57,10 @@ _LATE = {
     "AdversarialText": "adversarial_text",
     "build_metrics": "loop",
     "fit": "loop",
+    "is_chief": "strategy",
     "make_optimizer": "optimizer",
+    "make_strategy": "strategy",
+    "pieces": "strategy",
     "set_seed": "loop",
 }
 

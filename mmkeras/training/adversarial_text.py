@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from mmkeras.layers import replicas
 from mmkeras.layers.tokens import START
 from mmkeras.training.objective import ObjectiveModel
 
@@ -67,19 +68,21 @@ class AdversarialText(ObjectiveModel):
     def train_step(self, data):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x = self.matched(x)
+        share = replicas.share(ops.shape(x["presence"])[0])
         with tf.GradientTape() as tape:
             discriminator_loss = self._reading_loss(x, tf.stop_gradient(self.draw(x)), training=True)
+            own = share * discriminator_loss
         readers = self.discriminator.trainable_variables
-        gradients = tape.gradient(discriminator_loss, readers)
+        gradients = tape.gradient(own, readers)
         self.discriminator_optimizer.apply_gradients(zip(gradients, readers, strict=True))
         writers = self._writers()
         with tf.GradientTape() as tape:
             loss = self.compute_loss(x, y, self(x, training=True))
             adversarial_loss = tf.reduce_mean(tf.nn.softplus(-self._judge(x, self.draw(x))))
-            share = tf.minimum(tf.cast(self.optimizer.iterations, tf.float32) / self.settings["ramp"], 1.0)
-            total = loss + share * self.settings["weight"] * adversarial_loss
+            begun = tf.minimum(tf.cast(self.optimizer.iterations, tf.float32) / self.settings["ramp"], 1.0)
+            total = loss + share * begun * self.settings["weight"] * adversarial_loss
         self.optimizer.apply_gradients(zip(tape.gradient(total, writers), writers, strict=True))
-        self._loss_tracker.update_state(loss)
+        self._loss_tracker.update_state(loss * replicas.count())
         return self._told(adversarial_loss, discriminator_loss)
 
     def test_step(self, data):
@@ -96,10 +99,11 @@ class AdversarialText(ObjectiveModel):
 
     def _reading_loss(self, x, drawn, training=False):
         """Cross-entropy of the discriminator: the true text is true; a drawn one and another row's are not."""
-        true = ops.one_hot(x[self.settings["target"]], drawn.shape[-1])
-        of_true, of_drawn, of_wrong = (
-            self._judge(x, words, training) for words in (true, drawn, tf.roll(true, 1, axis=0))
-        )
+        ids = x[self.settings["target"]]
+        texts = replicas.gathered(ids)
+        wrong = replicas.own(lambda rows: tf.roll(texts, 1, axis=0), ops.shape(ids)[0])
+        true, wrong = (ops.one_hot(words, drawn.shape[-1]) for words in (ids, wrong))
+        of_true, of_drawn, of_wrong = (self._judge(x, words, training) for words in (true, drawn, wrong))
         return tf.reduce_mean(
             tf.nn.softplus(-of_true) + 0.5 * tf.nn.softplus(of_drawn) + 0.5 * tf.nn.softplus(of_wrong)
         )

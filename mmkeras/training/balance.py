@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from mmkeras.layers import replicas
 from mmkeras.training.objective import ObjectiveModel
 
 BALANCES = ("fixed", "uncertainty", "gradnorm", "pcgrad")
@@ -73,16 +74,17 @@ class MultiTask(ObjectiveModel):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if self.balance != "uncertainty":
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        losses = self._task_losses(x, y, y_pred)
+        x = self.matched(x)
+        losses, parts = self._task_losses(x, y, y_pred)
         spread = y_pred["task_weights"][0]
-        return ops.sum(ops.exp(-spread) * losses + spread / 2) + sum(self.losses)
+        share = replicas.share(ops.shape(y_pred["task_weights"])[0])
+        loss = ops.sum(ops.exp(-spread) * losses) + share * ops.sum(spread) / 2
+        return self.told(x, loss, parts) + sum(self.losses) / replicas.count()
 
     def _task_losses(self, x, y, y_pred):
-        """The terms' values times their weights, `(tasks,)`; the trackers are told."""
-        _, parts = self.objective(self.matched(x), y, y_pred)
-        for part in self.parts:
-            part.update_state(parts[part.name])
-        return ops.stack([term.weight * parts[term.name] for term in self.objective.terms])
+        """The terms' values times their weights, `(tasks,)`; and the values, `{name: value}`."""
+        _, parts = self.objective(x, y, y_pred)
+        return ops.stack([term.weight * parts[term.name] for term in self.objective.terms]), parts
 
     def train_step(self, *args):
         if self.balance in ("fixed", "uncertainty"):
@@ -93,19 +95,20 @@ class MultiTask(ObjectiveModel):
         variables = self.trainable_variables
         with tf.GradientTape(persistent=True) as tape:
             outputs = self(x, training=True)
-            losses = self._task_losses(x, y, outputs)
+            losses, parts = self._task_losses(self.matched(x), y, outputs)
             each = tf.unstack(losses, len(self.objective.terms))
-            total = tf.reduce_sum(losses * self._task_weights(losses)) + sum(self.losses)
+            total = tf.reduce_sum(losses * self._task_weights(losses)) + sum(self.losses) / replicas.count()
+        self.told(x, total, parts)
         if self.balance == "gradnorm":
             kernel = self.get_layer(self.shared).kernel
-            norms = tf.stack([tf.norm(tape.gradient(loss, kernel)) for loss in each])
+            slopes = replicas.total([tape.gradient(loss, kernel) for loss in each])
             gradients = tape.gradient(total, variables)
-            self._follow_norms(losses, norms)
+            self._follow_norms(replicas.total(losses), tf.stack([tf.norm(slope) for slope in slopes]))
         else:
             gradients = self._without_conflicts([tape.gradient(loss, variables) for loss in each], variables)
         del tape
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._loss_tracker.update_state(total)
+        self._loss_tracker.update_state(total * replicas.count())
         return self.get_metrics_result()
 
     def _task_weights(self, losses):
@@ -135,8 +138,9 @@ class MultiTask(ObjectiveModel):
             ])
             for own in gradients
         ]  # fmt: skip
-        total = project_conflicts(ops.stack(flat), keras.random.uniform((len(flat), len(flat)), seed=self.draws))
-        parts = ops.split(total, [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)])
+        whole = replicas.total(ops.stack(flat))
+        total = project_conflicts(whole, keras.random.uniform((len(flat), len(flat)), seed=self.draws))
+        parts = ops.split(total / replicas.count(), [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)])
         return [ops.reshape(part, v.shape) for part, v in zip(parts, variables, strict=True)]
 
     def get_config(self):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from mmkeras import losses
+from mmkeras.layers import replicas
 from mmkeras.training.multi_input import MultiInput
 
 METHODS = ("prototypical", "matching", "maml", "reptile")
@@ -46,7 +47,7 @@ class Episodic(MultiInput):
         """Cross-entropy of the queries of a batch, by the features of its examples."""
         support, queries = self.parts(y_pred["embedding"])
         logits = losses.EPISODIC_LOGITS[self.method](support, self.labels(self.shots), queries)
-        return self._told(self.labels(self.queries), logits)
+        return self._told(self.labels(self.queries), logits) / replicas.count()
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return self.get_metrics_result()
@@ -78,10 +79,12 @@ class Episodic(MultiInput):
         if self.method == "maml":
             with tf.GradientTape() as tape:
                 loss = sum(self._query_loss(*task, [v + 0.0 for v in variables]) for task in tasks) / len(tasks)
-            gradients = tape.gradient(loss, variables)
+                own = loss / replicas.count()
+            gradients = tape.gradient(own, variables)
         else:
             reached = [self.adapted(*self._both(task), [v + 0.0 for v in variables]) for task in tasks]
-            gradients = [v - sum(values) / len(tasks) for v, *values in zip(variables, *reached, strict=True)]
+            parts, each = len(tasks) * replicas.count(), zip(variables, *reached, strict=True)
+            gradients = [v / replicas.count() - sum(values) / parts for v, *values in each]
             loss = sum(self._query_loss(*task, [v + 0.0 for v in variables]) for task in tasks) / len(tasks)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._loss_tracker.update_state(loss)

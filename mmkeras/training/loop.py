@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mmkeras.training.multi_input import check_batch
+from mmkeras.training.strategy import pieces, synchronize_batch_norm
 from mmkeras.training.tensorflow_optimizers import gradient_norms
 
 
@@ -20,15 +21,17 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
     """Trains a compiled model.
 
     Unlike `model.fit` it asks for each epoch's batches anew, so that their order can be a pure function of the epoch,
-    and begins at any step of any epoch.
+    begins at any step of any epoch, and takes the steps of several replicas that one would take: the losses are shares
+    (`mmkeras.layers.replicas`), gradients are clipped when they are summed, batch norms look at all rows.
 
     Args:
-        model: a compiled keras.Model.
-        epoch_batches: function of (epoch, step) to a `tf.data.Dataset` of the epoch's batches from that step on.
+        model: a compiled keras.Model, made in the scope of its strategy where there are several replicas.
+        epoch_batches: function of (epoch, step) to a `tf.data.Dataset` of the epoch's batches from that step on; where
+            there are several replicas, of what this process's replicas get of each, one after the other.
         epochs: number of epochs in all.
         start: the first epoch and step to train, counted from zero.
         validation: a `tf.data.Dataset`, or None.
-        callbacks: Keras callbacks.
+        callbacks: Keras callbacks; those of processes other than the chief say and write nothing.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
 
     Returns:
@@ -39,9 +42,14 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
         FloatingPointError: if the loss is no longer a finite number.
     """
     # Without autograph: nothing here branches on a tensor, and converting all of Keras doubles the wait for step one.
-    train_step, test_step = (tf.function(f, autograph=False) for f in (model.train_step, model.test_step))
+    strategy = model.distribute_strategy
+    train_step, test_step = (_step(strategy, function) for function in (model.train_step, model.test_step))
+    several = strategy.num_replicas_in_sync > 1
+    synchronize_batch_norm(model, several)
     first_epoch, first_step = start
-    steps = first_step + int(epoch_batches(*start).cardinality()) if first_epoch < epochs else 0
+    steps = 0
+    if first_epoch < epochs:
+        steps = first_step + int(epoch_batches(*start).cardinality()) // _replicas_here(strategy)
     history = keras.callbacks.History()
     callbacks = [history, *getattr(model, "own_callbacks", ()), *callbacks]
     callbacks = keras.callbacks.CallbackList(
@@ -54,25 +62,49 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
         if begin == 0:
             model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        for step, batch in enumerate(epoch_batches(epoch, begin), begin):
+        for step, batch in enumerate(_distributed(strategy, epoch_batches(epoch, begin)), begin):
             if (epoch, step) == start:
-                check_batch(batch)
+                check_batch(strategy.experimental_local_results(batch)[0])
             callbacks.on_train_batch_begin(step)
             logs = numbers(train_step(batch))
             if not all(map(math.isfinite, (*logs.values(), *gradient_norms(model).values()))):
                 raise FloatingPointError(_not_finite(model, epoch, step, logs))
             callbacks.on_train_batch_end(step, logs)
+        if several:  # what a step gives are the numbers of one replica
+            logs = numbers(model.get_metrics_result())
         if validation is not None:
             model.reset_metrics()
             validation_logs = {}
-            for batch in validation:
+            for batch in _distributed(strategy, validation):
                 validation_logs = test_step(batch)
+            validation_logs = model.get_metrics_result() if several else validation_logs
             logs = {**logs, **{f"val_{name}": value for name, value in numbers(validation_logs).items()}}
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
     callbacks.on_train_end(logs)
+    synchronize_batch_norm(model, False)  # as it is saved: other backends know no such thing
     return history
+
+
+def _step(strategy, function):
+    """A step of all replicas as a graph, which gives the logs of the first one of this process."""
+    if strategy.num_replicas_in_sync == 1:
+        return tf.function(function, autograph=False)
+    run = tf.function(lambda batch: strategy.run(function, args=(batch,)), autograph=False)
+    return lambda batch: strategy.experimental_local_results(run(batch))[0]
+
+
+def _replicas_here(strategy):
+    first, end, _ = pieces(strategy)
+    return end - first
+
+
+def _distributed(strategy, dataset):
+    """The batches of a dataset, each replica's of this process in its turn."""
+    if strategy.num_replicas_in_sync == 1:
+        return dataset
+    return strategy.distribute_datasets_from_function(lambda context: dataset)
 
 
 def build_metrics(model, batch):

@@ -26,7 +26,7 @@ class Hidden(Term):
         self.kind = kind
         self.side = side
 
-    def __call__(self, inputs, targets, outputs, present):
+    def rows(self, inputs, targets, outputs, present):
         true, found = inputs[self.target], outputs[self.output]
         hidden = outputs[f"{self.target}_hidden"] * present[self.target][:, None]
         if self.kind == "text":
@@ -36,7 +36,7 @@ class Hidden(Term):
             true = true[..., None] if self.kind == "audio" else true
             true = true[:, None] if self.kind == "vector" else to_patches(true, self.side)
             loss = ops.mean(ops.square(true - found), axis=-1)
-        return ops.sum(loss * hidden) / ops.maximum(ops.sum(hidden), 1.0)
+        return loss, hidden
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

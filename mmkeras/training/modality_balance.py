@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from mmkeras.layers import replicas
 from mmkeras.training.multi_input import MultiInput
 
 MODALITY_BALANCES = ("ogm_ge", "gradient_blend")
@@ -65,7 +66,7 @@ class ModalityBalance(MultiInput):
         joint = super().compute_loss(x, y, y_pred, sample_weight, training)
         losses = [joint, *self._alone(x, y, y_pred, sample_weight).values()]
         for tracker, loss in zip(self.trackers, losses, strict=True):
-            tracker.update_state(loss)
+            tracker.update_state(loss * replicas.count())
         return ops.sum(ops.convert_to_tensor(self.shares) * ops.stack(losses))
 
     def _alone(self, x, y, y_pred, sample_weight=None):
@@ -75,7 +76,7 @@ class ModalityBalance(MultiInput):
         for i, name in enumerate(self.settings["modalities"]):
             loss = keras.losses.sparse_categorical_crossentropy(labels, y_pred[f"{name}_alone"], from_logits=True)
             rows = presence[:, i] if sample_weight is None else presence[:, i] * sample_weight["label"]
-            losses[name] = ops.sum(rows * loss) / ops.maximum(ops.sum(presence[:, i]), 1.0)
+            losses[name] = ops.sum(rows * loss) / ops.maximum(replicas.total(ops.sum(presence[:, i])), 1.0)
         return losses
 
     def train_step(self, *args):
@@ -90,12 +91,15 @@ class ModalityBalance(MultiInput):
             outputs = self(x, training=True)
             loss = self.compute_loss(x, y, outputs, sample_weight)
         variables = self.trainable_variables
-        gradients = dict(zip(map(id, variables), tape.gradient(loss, variables), strict=True))
+        slopes, count = tape.gradient(loss, variables), replicas.count()
+        if count > 1:  # noise is added to the whole gradient; the optimiser will sum once more
+            slopes = replicas.total([tf.convert_to_tensor(slope) / count for slope in slopes])
+        gradients = dict(zip(map(id, variables), slopes, strict=True))
         for name, factor in self.factors(x, y, outputs).items():
             for variable in self.get_layer(f"{name}_encoder").trainable_variables:
                 gradients[id(variable)] = self._modulated(gradients[id(variable)], factor)
         self.optimizer.apply_gradients([(gradients[id(v)], v) for v in variables])
-        self._loss_tracker.update_state(loss)
+        self._loss_tracker.update_state(loss * count)
         return self.compute_metrics(x, y, outputs, sample_weight)
 
     def factors(self, x, y, y_pred):
@@ -104,7 +108,7 @@ class ModalityBalance(MultiInput):
         for i, name in enumerate(self.settings["modalities"]):
             shares = ops.softmax(y_pred[f"{name}_alone"])
             own = ops.take_along_axis(shares, ops.cast(y["label"], "int32")[:, None], axis=1)[:, 0]
-            scores.append(ops.sum(own * presence[:, i]) / ops.maximum(ops.sum(presence[:, i]), 1.0))
+            scores.append(replicas.total(replicas.mean(own, presence[:, i])))
         found = modulation(ops.stack(scores), self.settings["strength"])
         return {name: found[i] for i, name in enumerate(self.settings["modalities"])}
 

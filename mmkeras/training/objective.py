@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from mmkeras import losses
+from mmkeras.layers import replicas
 from mmkeras.training.multi_input import MultiInput
 
 _RECONSTRUCTION = {
@@ -18,6 +19,10 @@ _RECONSTRUCTION = {
 class Term:
     """One term of an objective: called with inputs, targets, outputs and `present`, it gives a number.
 
+    Where several replicas have some rows of the batch each, that is this replica's share of it. Most terms are means:
+    their `rows` gives what is averaged and how much each counts, two tensors of one shape, `(batch,)` or `(batch,
+    places)`. A term that compares rows with each other gathers those of all replicas.
+
     Args:
         name: under which its value is logged.
         weight: factor in the sum.
@@ -28,6 +33,9 @@ class Term:
     def __init__(self, name, weight=1.0):
         self.name = name
         self.weight = weight
+
+    def __call__(self, inputs, targets, outputs, present):
+        return replicas.mean(*self.rows(inputs, targets, outputs, present))
 
     def get_config(self):
         return dict(vars(self))
@@ -58,12 +66,11 @@ class Reconstruction(Term):
         self.given = list(given)
         self.options = dict(options or {})
 
-    def __call__(self, inputs, targets, outputs, present):
+    def rows(self, inputs, targets, outputs, present):
         rows = ops.ones_like(present[self.target])
         for name in (self.target, *self.given):
             rows = rows * present[name]
-        loss = _RECONSTRUCTION[self.loss](inputs[self.target], outputs[self.output], **self.options)
-        return ops.sum(loss * rows) / ops.maximum(ops.sum(rows), 1.0)
+        return _RECONSTRUCTION[self.loss](inputs[self.target], outputs[self.output], **self.options), rows
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -81,10 +88,10 @@ class Divergence(Term):
         self.output = output
         self.given = list(given)
 
-    def __call__(self, inputs, targets, outputs, present):
-        rows = ops.cast(sum(present[name] for name in self.given) > 0, "float32")
+    def rows(self, inputs, targets, outputs, present):
         divergence = losses.gaussian_kl(*ops.split(outputs[self.output], 2, axis=-1))
-        return ops.sum(divergence * outputs["divergence_weight"] * rows) / ops.maximum(ops.sum(rows), 1.0)
+        rows = ops.cast(sum(present[name] for name in self.given) > 0, divergence.dtype)
+        return divergence * outputs["divergence_weight"], rows
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -114,7 +121,9 @@ class Contrastive(Term):
         self.options = dict(options or {})
 
     def __call__(self, inputs, targets, outputs, present):
-        a, b = (outputs[name] for name in self.outputs)
+        share = replicas.share(ops.shape(outputs[self.outputs[0]])[0])
+        a, b = (replicas.gathered(outputs[name]) for name in self.outputs)
+        present = {name: replicas.gathered(column) for name, column in present.items()}
         valid = present[self.pair[0]] * present[self.pair[1]] > 0
         positive = self._positive(inputs, targets, present, ops.shape(a)[0])
         scale = outputs["similarity_scale"][0] if "similarity_scale" in outputs else ops.convert_to_tensor([10.0, 0.0])
@@ -123,19 +132,20 @@ class Contrastive(Term):
             a = b = ops.concatenate([a, b])
             positive, valid = ops.tile(positive, (2, 2)), ops.tile(valid, (2,))
         elif f"{self.pair[0]}_{self.pair[1]}_queued" in outputs:
-            queued = [outputs[f"{first}_{second}_queued"] for first, second in (self.pair, self.pair[::-1])]
+            pairs = (self.pair, self.pair[::-1])
+            queued = [replicas.gathered(outputs[f"{first}_{second}_queued"]) for first, second in pairs]
             options = {**options, "queued": queued}
-        return loss(ops.matmul(a, ops.transpose(b)), positive, valid, scale[0], scale[1], **options)
+        return share * loss(ops.matmul(a, ops.transpose(b)), positive, valid, scale[0], scale[1], **options)
 
     def _positive(self, inputs, targets, present, batch):
         """Which rows belong together: bool `(batch, batch)`."""
         positive = ops.eye(batch, dtype="bool")
         for name in self.texts:
-            ids, here = inputs[name], present[name] > 0
+            ids, here = replicas.gathered(inputs[name]), present[name] > 0
             equal = ops.all(ops.equal(ids[:, None], ids[None]), axis=-1)
             positive = positive | (equal & here[:, None] & here[None])
         if self.label and isinstance(targets, dict) and self.label in targets:
-            label = targets[self.label]
+            label = replicas.gathered(targets[self.label])
             positive = positive | ops.equal(label[:, None], label[None])
         return positive
 
@@ -155,7 +165,9 @@ class Correlation(Term):
 
     def __call__(self, inputs, targets, outputs, present):
         a, b = (outputs[f"{name}_embedding"] for name in self.pair)
-        return -losses.correlation(a, b, present[self.pair[0]] * present[self.pair[1]])
+        rows = present[self.pair[0]] * present[self.pair[1]]
+        whole = losses.correlation(*map(replicas.gathered, (a, b, rows)))
+        return -replicas.share(ops.shape(a)[0]) * whole
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -177,16 +189,15 @@ class Supervised(Term):
         self.several = several
         self.without = without
 
-    def __call__(self, inputs, targets, outputs, present):
+    def rows(self, inputs, targets, outputs, present):
         true, logits = targets[self.target], outputs[self.output]
         if self.several:
             loss = keras.losses.binary_crossentropy(true, logits, from_logits=True)
         else:
             loss = keras.losses.sparse_categorical_crossentropy(ops.cast(true, "int32"), logits, from_logits=True)
         if self.without is None:
-            return ops.mean(loss)
-        rows = 1 - ops.cast(targets[self.without], loss.dtype)
-        return ops.sum(rows * loss) / ops.maximum(ops.sum(rows), 1.0)
+            return loss, ops.ones_like(loss)
+        return loss, 1 - ops.cast(targets[self.without], loss.dtype)
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -209,8 +220,9 @@ class Discrepancy(Term):
         self.loss = loss
 
     def __call__(self, inputs, targets, outputs, present):
-        discrepancy = losses.DOMAIN_LOSSES[self.loss](outputs[self.output], targets[self.target])
-        return outputs[self.level][0] * discrepancy
+        features, is_target = outputs[self.output], targets[self.target]
+        discrepancy = losses.DOMAIN_LOSSES[self.loss](replicas.gathered(features), replicas.gathered(is_target))
+        return replicas.share(ops.shape(features)[0]) * outputs[self.level][0] * discrepancy
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -228,8 +240,10 @@ class Regression(Term):
         self.output = output
         self.target = target
 
-    def __call__(self, inputs, targets, outputs, present):
-        return ops.mean(ops.square(ops.cast(targets[self.target], "float32") - outputs[self.output]))
+    def rows(self, inputs, targets, outputs, present):
+        found = outputs[self.output]
+        squares = ops.square(ops.cast(targets[self.target], found.dtype) - found)
+        return squares, ops.ones_like(squares)
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -257,8 +271,9 @@ class Pairwise(Term):
         for name in self.given:
             rows = rows * present[name]
         if self.loss == "distance":
-            return ops.sum(ops.mean(ops.square(a - b), axis=-1) * rows) / ops.maximum(ops.sum(rows), 1.0)
-        return losses.ALIGNMENT_LOSSES[self.loss](a, b, rows)
+            return replicas.mean(ops.mean(ops.square(a - b), axis=-1), rows)
+        whole = losses.ALIGNMENT_LOSSES[self.loss](*map(replicas.gathered, (a, b, rows)))
+        return replicas.share(ops.shape(a)[0]) * whole
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -276,7 +291,7 @@ class Objective:
 
     def __call__(self, inputs, targets, outputs):
         """The loss, and `{name: value}` of the terms."""
-        columns = ops.cast(inputs["presence"], "float32")
+        columns = ops.cast(inputs["presence"], keras.config.floatx())
         present = {name: columns[:, i] for i, name in enumerate(self.modalities)}
         parts = {term.name: term(inputs, targets, outputs, present) for term in self.terms}
         return sum(term.weight * parts[term.name] for term in self.terms), parts
@@ -310,10 +325,18 @@ class ObjectiveModel(MultiInput):
         )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        loss, parts = self.objective(self.matched(x), y, y_pred)
+        x = self.matched(x)
+        loss, parts = self.objective(x, y, y_pred)
+        return self.told(x, loss, parts) + sum(self.losses) / replicas.count()
+
+    def told(self, x, loss, parts):
+        """Tells the trackers of a batch the parts of its loss; the loss as Keras tracks and sums it over replicas."""
+        rows = ops.shape(next(iter(x.values())))[0]
+        # Keras weighs a replica's loss by its rows: where these differ, as in an uneven last batch, its share is more.
+        factor = 1.0 if replicas.context() is None else 1 / (replicas.share(rows) + 1e-30)
         for part in self.parts:
-            part.update_state(parts[part.name])
-        return loss + sum(self.losses)
+            part.update_state(factor * parts[part.name], sample_weight=rows)
+        return loss * factor / replicas.count()
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return self.get_metrics_result()

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from mmkeras import losses
+from mmkeras.layers import replicas
 from mmkeras.training.multi_input import check_first_batch
 
 
@@ -77,7 +78,8 @@ class Adversarial(keras.Model):
         return super().fit(x, y, batch_size, *args, **options)
 
     def _noise(self, condition):
-        return keras.random.normal((ops.shape(condition)[0], self.noise_dim), seed=self.draws)
+        rows = ops.shape(condition)[0]
+        return replicas.own(lambda rows: keras.random.normal((rows, self.noise_dim), seed=self.draws), rows)
 
     @property
     def metrics(self):
@@ -86,12 +88,16 @@ class Adversarial(keras.Model):
     def train_step(self, data):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         condition, real = x[self.settings["condition"]], y["image"]
+        share = replicas.share(ops.shape(condition)[0])
         for _ in range(self.settings["discriminator_steps"]):
-            discriminator_loss = self._train_discriminator(real, condition)
-        generator_loss = self._train_generator(real, condition)
+            discriminator_loss = self._train_discriminator(real, condition, share)
+        generator_loss = self._train_generator(real, condition, share)
         self._update_average()
-        for tracker, value in zip(self.trackers, (generator_loss, discriminator_loss), strict=True):
-            tracker.update_state(value)
+        return self._told(condition, generator_loss, discriminator_loss)
+
+    def _told(self, condition, *values):
+        for tracker, value in zip(self.trackers, values, strict=True):
+            tracker.update_state(value, sample_weight=ops.shape(condition)[0])
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def test_step(self, data):
@@ -99,10 +105,8 @@ class Adversarial(keras.Model):
         condition = x[self.settings["condition"]]
         drawn = self(x)["image"]
         real, fake = self._judge(y["image"], condition), self._judge(drawn, condition)
-        values = (losses.generator_loss(self.settings["loss"], fake["logits"]), self._versus(real, fake))
-        for tracker, value in zip(self.trackers, values, strict=True):
-            tracker.update_state(value)
-        return {tracker.name: tracker.result() for tracker in self.trackers}
+        generator_loss = losses.generator_loss(self.settings["loss"], fake["logits"])
+        return self._told(condition, generator_loss, self._versus(real, fake))
 
     def _judge(self, pictures, condition, training=False):
         if training and self.settings["augment"]:
@@ -116,10 +120,11 @@ class Adversarial(keras.Model):
     def _versus(self, real, fake):
         return sum(losses.ADVERSARIAL_LOSSES[self.settings["loss"]](real["logits"], fake["logits"]))
 
-    def _train_discriminator(self, real, condition):
+    def _train_discriminator(self, real, condition, share):
         mismatch = self.settings["mismatch_weight"]
-        wrong = tf.roll(condition, 1, axis=0)
-        differs = tf.cast(tf.reduce_any(wrong != condition, axis=-1), tf.float32)
+        texts = replicas.gathered(condition)
+        wrong = replicas.own(lambda rows: tf.roll(texts, 1, axis=0), ops.shape(condition)[0])
+        differs = tf.cast(tf.reduce_any(wrong != condition, axis=-1), real.dtype)
         fake = self._draw(condition)["image"]
         with tf.GradientTape() as tape:
             for_real = self._judge(real, condition, training=True)
@@ -134,19 +139,20 @@ class Adversarial(keras.Model):
             loss = of_real + of_fake
             if self.settings["penalty_weight"]:
                 loss += self.settings["penalty_weight"] * self._penalty(real, fake, condition)
+            own = share * loss
         variables = self.discriminator.trainable_variables
-        self.discriminator_optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        self.discriminator_optimizer.apply_gradients(zip(tape.gradient(own, variables), variables, strict=True))
         return loss
 
     def _penalty(self, real, fake, condition):
-        share = keras.random.uniform((ops.shape(real)[0], 1, 1, 1), seed=self.draws)
-        between = share * real + (1 - share) * fake
+        part = replicas.own(lambda rows: keras.random.uniform((rows, 1, 1, 1), seed=self.draws), ops.shape(real)[0])
+        between = part * real + (1 - part) * fake
         with tf.GradientTape() as tape:
             tape.watch(between)
             logits = self._judge(between, condition)["logits"]
         return losses.gradient_penalty(tape.gradient(logits, between))
 
-    def _train_generator(self, real, condition):
+    def _train_generator(self, real, condition, share):
         with tf.GradientTape() as tape:
             drawn = self._draw(condition)
             fake = self._judge(drawn["image"], condition, training=True)
@@ -154,16 +160,17 @@ class Adversarial(keras.Model):
             loss += self.settings["kl_weight"] * tf.reduce_mean(drawn["kl"])
             if self.settings["feature_weight"]:
                 features = tf.stop_gradient(self._judge(real, condition, training=True)["features"])
-                gap = tf.reduce_mean(features, axis=0) - tf.reduce_mean(fake["features"], axis=0)
-                loss += self.settings["feature_weight"] * tf.reduce_mean(tf.square(gap))
+                means = [tf.reduce_mean(replicas.gathered(x), axis=0) for x in (features, fake["features"])]
+                loss += self.settings["feature_weight"] * tf.reduce_mean(tf.square(means[0] - means[1]))
+            own = share * loss
         variables = self.generator.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        self.optimizer.apply_gradients(zip(tape.gradient(own, variables), variables, strict=True))
         return loss
 
     def _update_average(self):
-        done = tf.cast(self.optimizer.iterations, tf.float32)
+        done = tf.cast(self.optimizer.iterations, keras.config.floatx())
         # In the first steps the average follows closely, or it would long remember the random start.
-        momentum = tf.minimum(self.settings["average"], (1 + done) / (10 + done))
+        momentum = tf.minimum((1 + done) / (10 + done), self.settings["average"])
         for average, value in zip(self.averaged.weights, self.generator.weights, strict=True):
             average.assign(momentum * average + (1 - momentum) * value)
 
@@ -183,7 +190,7 @@ def differentiable_augment(pictures, seed):
     batch, height, width = ops.shape(pictures)[0], pictures.shape[1], pictures.shape[2]
 
     def draw(low, high):
-        return keras.random.uniform((batch, 1, 1, 1), low, high, seed=seed)
+        return replicas.own(lambda rows: keras.random.uniform((rows, 1, 1, 1), low, high, seed=seed), batch)
 
     pictures = pictures + draw(-0.2, 0.2)
     gray = ops.mean(pictures, axis=-1, keepdims=True)
@@ -191,7 +198,8 @@ def differentiable_augment(pictures, seed):
     middle = ops.mean(pictures, axis=(1, 2, 3), keepdims=True)
     pictures = middle + (pictures - middle) * draw(0.5, 1.5)
     for axis, side in ((1, height), (2, width)):
-        shift = keras.random.randint((batch, 1), -(side // 8), side // 8 + 1, seed=seed)
-        source = ops.clip(ops.arange(side)[None] + shift, 0, side - 1)  # the edge is repeated
+        most = side // 8
+        shift = replicas.own(lambda rows: keras.random.randint((rows, 1), -most, most + 1, seed=seed), batch)  # noqa: B023
+        source = ops.clip(ops.arange(side, dtype=shift.dtype)[None] + shift, 0, side - 1)  # the edge is repeated
         pictures = tf.gather(pictures, source, axis=axis, batch_dims=1)
     return pictures

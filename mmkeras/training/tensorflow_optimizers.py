@@ -23,23 +23,20 @@ class _Summed:
         super().build(variables)
         self.paths = [variable.path for variable in variables]
         zeros = tf.zeros((2, len(self.paths)), tf.float64)
-        self.norms = tf.Variable(zeros, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+        self.norms = tf.Variable(zeros, trainable=False)
 
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(trainable_variables)
         context = tf.distribute.get_replica_context()
-        several = context is not None and context.num_replicas_in_sync > 1
-        if several:
+        if context is not None and context.num_replicas_in_sync > 1:
             given = [gradient for gradient in grads if gradient is not None]
             summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, given))
             grads = [gradient if gradient is None else next(summed) for gradient in grads]
-        grads = self._clipped(grads)
-        if not several:
-            return super().apply(grads, trainable_variables)
-        # Out of the replicas: within them Keras would sum once more.
-        step = super().apply
-        return context.merge_call(lambda strategy, grads: step(grads, trainable_variables), args=(grads,))
+        return super().apply(self._clipped(grads), trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return list(grads_and_vars)  # they are summed already, see `apply`
 
     def _clipped(self, grads):
         norms = [tf.zeros((), tf.float64) if gradient is None else _norm(gradient) for gradient in grads]
@@ -68,8 +65,8 @@ class _OneOperation(_Summed):
     """The step of TensorFlow's kernel: Keras' own takes some twenty operations a weight, to trace and to run."""
 
     def update_step(self, gradient, variable, learning_rate):
-        # The kernel knows neither amsgrad, nor rows of an embedding, nor the variables of several replicas.
-        if self.amsgrad or isinstance(gradient, tf.IndexedSlices) or tf.distribute.has_strategy():
+        # The kernel knows neither amsgrad nor rows of an embedding.
+        if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
             return super().update_step(gradient, variable, learning_rate)
         index, dtype = self._get_variable_index(variable), variable.dtype
         steps = tf.cast(self.iterations.value, dtype) + 1
@@ -77,12 +74,12 @@ class _OneOperation(_Summed):
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), steps),
-            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), steps),
+            beta1_power=tf.pow(tf.constant(self.beta_1, dtype), steps),
+            beta2_power=tf.pow(tf.constant(self.beta_2, dtype), steps),
             lr=tf.cast(learning_rate, dtype),
-            beta1=tf.cast(self.beta_1, dtype),
-            beta2=tf.cast(self.beta_2, dtype),
-            epsilon=tf.cast(self.epsilon, dtype),
+            beta1=tf.constant(self.beta_1, dtype),
+            beta2=tf.constant(self.beta_2, dtype),
+            epsilon=tf.constant(self.epsilon, dtype),
             grad=tf.cast(gradient, dtype),
         )
 
@@ -91,7 +88,7 @@ class _OneOperation(_Summed):
             return super()._apply_weight_decay(variables)
         rate = self.learning_rate  # once: Keras has the whole schedule worked out anew for every weight
         for variable in filter(self._use_weight_decay, (variable.value for variable in variables)):
-            decay, dtype = tf.cast(self.weight_decay, variable.dtype), variable.dtype
+            decay, dtype = tf.constant(self.weight_decay, variable.dtype), variable.dtype
             variable.assign_sub(variable * decay * tf.cast(rate, dtype))
 
 
