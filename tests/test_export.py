@@ -2,6 +2,7 @@
 what it looked at.
 """
 
+import concurrent.futures
 import csv
 import io
 import json
@@ -12,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 import zoo
-from mmkeras import data, export
+from mmkeras import data, export, serving
 from zoo._cli import main
 
 SIGNATURES = {
@@ -25,12 +26,12 @@ SIGNATURES = {
     "fusion_classifier": {"serving_default", "classify"},
     "captioner": {"serving_default", "generate", "generate_nucleus"},
     "masked_autoencoder": {"serving_default", "encode_image", "encode_text", "fill"},
-    "multitask": {"serving_default", "encode_text"},
+    "multitask": {"serving_default", "classify", "encode_text"},
     "sentiment": {"serving_default", "contributions"},
     "tagger": {"serving_default", "classify"},
     "transformer": {"serving_default", "classify"},
     "variational_autoencoder": {"serving_default", "encode", "encode_image", "encode_text", "decode", "generate"},
-    "vqa": {"serving_default", "answers"},
+    "vqa": {"serving_default", "answers", "classify"},
 }
 TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": "cnn", "masked_autoencoder": "words"}
 
@@ -143,6 +144,33 @@ def test_saved_model_answers_as_this_process_does(name, trained, ask, raw, tmp_p
         assert any(
             len({np.asarray(row).tobytes() if v.dtype.kind == "f" else row for row in v[:5]}) == 5 for v in telling
         )
+
+
+def test_examples_of_one_request_do_not_name_the_rows_of_another(trained, raw, tmp_path):
+    trained("few_shot").export(tmp_path)
+    images = raw["image"][:5]
+    given = [{"image": images[:3], "support_image": images[2:], "support_label": [f"{i}a", f"{i}a", f"{i}b"]}
+             for i in range(6)]  # fmt: skip
+    batching = serving.read_batching(tmp_path / "batching_parameters.txt")
+    server = serving.Server(serving.models_in(tmp_path), 0, None, batching=batching, poll_seconds=None)
+    server.start()
+    try:
+        url = f"http://127.0.0.1:{server.rest_port}"
+
+        def ask(values):  # a client is one connection
+            with serving.Client(url) as client:
+                return client.predict("few_shot", "classify", **values)
+
+        alone = [ask(values) for values in given]
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            together = list(pool.map(ask, given * 3))
+        with serving.Client(url) as client:
+            differences = [difference for *_, difference in serving.verify(client, tmp_path)]
+    finally:
+        server.stop()
+    for found, expected in zip(together, alone * 3, strict=True):
+        assert all(np.array_equal(found[name], value) for name, value in expected.items())
+    assert max(differences) < 1e-6
 
 
 @pytest.mark.parametrize("items", [1, 5, 127, 128, 129, 1500])

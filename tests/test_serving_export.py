@@ -1,14 +1,20 @@
 """What an exported model brings along for a server, and the client that asks one."""
 
+import concurrent.futures
+import functools
+import importlib
 import json
+import multiprocessing
 import pathlib
 import resource
+import shutil
+import time
 
 import models as examples
 import numpy as np
 import pytest
 import tensorflow as tf
-from running import running
+from running import running, wait_for
 
 from mmkeras import export
 from mmkeras.serving import Client, ModelConfig, Models, ServingError, config
@@ -89,6 +95,67 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     assert [path.name for path in (tmp_path / "doubling").iterdir()] == ["1"]
 
 
+def waiting_export(folder):
+    """An export that ends never: it waits when its SavedModel has been written."""
+
+    def wait(specs, rows):
+        (folder / "waits").touch()
+        time.sleep(600)
+
+    signature = export.Signature(lambda raw: {"y": 2 * raw["x"]}, {"x": tf.TensorSpec((None, 2), tf.float32, name="x")})
+    export.export(folder / "doubling", {"serving_default": signature}, sample=wait)
+
+
+def test_a_killed_export_leaves_nothing_to_load_and_the_next_one_clears_it_away(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=waiting_export, args=(tmp_path,), daemon=True)
+    process.start()
+    wait_for((tmp_path / "waits").exists, 120)
+    assert exported(tmp_path).name == "1"
+    (left,) = (tmp_path / "doubling").glob(".*")  # of an export that goes on: it is left alone
+    assert (left / "version" / "saved_model.pb").exists()
+    shutil.rmtree(tmp_path / "doubling" / "1")
+    process.kill()
+    process.join()
+    assert left.exists()
+    with pytest.raises(ValueError, match="There is no model in"):
+        config.models_in(tmp_path)
+    exported(tmp_path)
+    assert [path.name for path in (tmp_path / "doubling").iterdir()] == ["1"]
+
+
+def test_a_warm_up_request_is_checked_as_it_was_written(tmp_path, monkeypatch):
+    samples = importlib.import_module("mmkeras.export.samples")  # a function has the same name
+    request = samples._request
+
+    def other(name, key, signature, raw):
+        return request(name, key, signature, {**raw, "x": [2 * value for value in raw["x"]]})
+
+    monkeypatch.setattr(samples, "_request", other)
+    with pytest.raises(ValueError, match="serving_default answers otherwise than the model"):
+        exported(tmp_path)
+
+
+@pytest.mark.parametrize("independent", [True, False])
+def test_only_rows_that_are_independent_run_together(independent, tmp_path):
+    """Requests at once to a model that takes the mean over its rows, or one that does not."""
+
+    def function(raw):
+        return {"y": raw["x"] - (0 if independent else tf.reduce_mean(raw["x"], axis=0))}
+
+    path = exported(tmp_path, function, independent=independent)
+    assert (path / "batching_params.pbtxt").exists() == independent
+    sizes, values = [], np.arange(16, dtype="float32").reshape(8, 1, 2)
+    batching = config.Batching(16, 100_000, num_batch_threads=1)
+    with running(tmp_path, batching=batching) as server, server.models.using("doubling") as servable:
+        run = servable.run
+        servable.run = lambda key, feeds, *rest: sizes.append(len(feeds["x"])) or run(key, feeds, *rest)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            ask = functools.partial(server.batcher, servable, "serving_default")
+            found = list(pool.map(lambda value: ask({"x": value})["y"], values))
+    np.testing.assert_array_equal(found, values if independent else np.zeros_like(values))
+    assert (max(sizes) > 1) == independent
+
+
 def test_exports_at_once_take_different_numbers(tmp_path, monkeypatch):
     exported(tmp_path)
     rename, others = pathlib.Path.rename, iter([True, False])
@@ -111,8 +178,12 @@ def test_files_for_the_original_server_are_written(tmp_path):
     batching = config.read_batching(tmp_path / "batching_parameters.txt")
     assert batching.allowed_batch_sizes == export.BATCH_SIZES
     assert config.read_monitoring(tmp_path / "monitoring.config") == "/monitoring/prometheus/metrics"
+    own = config.read_batching(tmp_path / "doubling" / "1" / "batching_params.pbtxt")
+    assert own == batching  # the same but for the threads, of which a server has one number
     for name in ("docker-compose.yml", "kubernetes.yml"):
-        assert "--model_config_file=/models/models.config" in (tmp_path / name).read_text()
+        text = (tmp_path / name).read_text()
+        assert "--model_config_file=/models/models.config" in text
+        assert "--enable_per_model_batching_parameters=true" in text
 
 
 # The client

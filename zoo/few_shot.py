@@ -137,7 +137,9 @@ def signatures(config, model, preprocessor):
             "probabilities": tf.nn.softmax(logits),
         }
 
-    return {"serving_default": Signature(embed, specs), "classify": Signature(classify, {**specs, **supports})}
+    # A request's rows are told by its own examples, not by those of another.
+    by_examples = Signature(classify, {**specs, **supports}, independent=False)
+    return {"serving_default": Signature(embed, specs), "classify": by_examples}
 
 
 def classify_by(config, model, examples, labels, queries):

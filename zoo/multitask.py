@@ -160,14 +160,22 @@ def captions(config, model, x, width=4):
 
 
 def signatures(config, model, preprocessor):
-    """`serving_default`: what every head says of the trunk's modalities; `encode_<text>`: a text's embedding."""
+    """`serving_default`: what every head says of the trunk's modalities; `classify`: the category's labels, the best
+    first; `encode_<text>`: a text's embedding.
+    """
     import tensorflow as tf
 
-    from mmkeras.export import Signature, encode_signature, raw_specs
+    from mmkeras.export import Signature, classify_signature, encode_signature, raw_specs
+
+    def read(raw):
+        given = {name: raw[name] for name in config.sources}
+        return preprocessor.inputs({**given, config.text: tf.fill(tf.shape(given[config.sources[0]])[:1], "")})
+
+    def shares(raw):
+        return tf.nn.softmax(model(read(raw), training=False)["label"])
 
     def predict(raw):
-        given = {name: raw[name] for name in config.sources}
-        x = preprocessor.inputs({**given, config.text: tf.fill(tf.shape(given[config.sources[0]])[:1], "")})
+        x = read(raw)
         outputs, answer = model(x, training=False), {}
         if "category" in config.heads:
             labels = tf.constant(preprocessor.reader("label").vocabulary)
@@ -182,7 +190,10 @@ def signatures(config, model, preprocessor):
             answer["embedding"] = outputs["embedding"]
         return answer
 
-    result = {"serving_default": Signature(predict, raw_specs(preprocessor, config.sources))}
+    specs = raw_specs(preprocessor, config.sources)
+    result = {"serving_default": Signature(predict, specs)}
+    if "category" in config.heads:
+        result["classify"] = classify_signature(preprocessor.reader("label").vocabulary, shares, specs)
     if "retrieval" in config.heads:
         result[f"encode_{config.text}"] = encode_signature(preprocessor, model, config.text)
     return result

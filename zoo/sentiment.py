@@ -120,23 +120,24 @@ def objective(config):
 
 
 def signatures(config, model, preprocessor):
-    """`serving_default`: the polarity, with labels their probabilities besides; `contributions`: of each modality."""
+    """`serving_default`: the polarity, or of labels the best, their probabilities and `classify`; `contributions`: of
+    each modality.
+    """
     import tensorflow as tf
 
-    from mmkeras.export import Signature, raw_specs
+    from mmkeras.export import Signature, label_signatures, raw_specs
 
     def predict(raw):
-        polarity = model(preprocessor.inputs(raw), training=False)["polarity"]
-        if config.task == "regression":
-            return {"polarity": polarity}
-        vocabulary = tf.constant(preprocessor.reader(config.target).vocabulary)
-        return {"label": tf.gather(vocabulary, tf.argmax(polarity, axis=-1)), "probabilities": tf.nn.softmax(polarity)}
+        return {"polarity": model(preprocessor.inputs(raw), training=False)["polarity"]}
 
     def contribute(raw):
         return contributions(config, lambda x: model(x, training=False), preprocessor.inputs(raw))
 
     specs = raw_specs(preprocessor)
-    return {"serving_default": Signature(predict, specs), "contributions": Signature(contribute, specs)}
+    result = {"serving_default": Signature(predict, specs)}
+    if config.task == "classification":
+        result = label_signatures(preprocessor, config.target, lambda raw: tf.nn.softmax(predict(raw)["polarity"]))
+    return {**result, "contributions": Signature(contribute, specs)}
 
 
 def contributions(config, predict, x):

@@ -91,7 +91,7 @@ def signatures(config, model, preprocessor):
     """`serving_default`: every tag's probability and whether it is predicted; `classify`: tags, the likeliest first."""
     import tensorflow as tf
 
-    from mmkeras.export import Signature, raw_specs
+    from mmkeras.export import Signature, classify_signature, raw_specs
 
     vocabulary = preprocessor.reader("tags").vocabulary
 
@@ -101,13 +101,11 @@ def signatures(config, model, preprocessor):
         tags = tf.strings.strip(tf.strings.reduce_join(said, axis=-1))  # a tab between two
         return {"tags": tags, "probabilities": tf.sigmoid(outputs["tags"]), "predicted": outputs["predicted"]}
 
-    def classify(raw):
-        shares = tf.sigmoid(model(preprocessor.inputs(raw), training=False)["tags"])
-        scores, order = tf.math.top_k(shares, k=min(10, config.num_classes))
-        return {"classes": tf.gather(tf.constant(vocabulary), order), "scores": scores}
+    def shares(raw):
+        return tf.sigmoid(model(preprocessor.inputs(raw), training=False)["tags"])
 
     specs = raw_specs(preprocessor)
-    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs, "classify")}
+    return {"serving_default": Signature(predict, specs), "classify": classify_signature(vocabulary, shares, specs)}
 
 
 def _shares(run, split, given=None):

@@ -191,28 +191,36 @@ def objective(config):
 
 
 def signatures(config, model, preprocessor):
-    """`serving_default`: the answer, its probability and the attention; `answers`: the five best of them."""
+    """`serving_default`: the answer, its probability and the attention; `answers`: the five best; `classify`: ten."""
     import tensorflow as tf
 
-    from mmkeras.export import Signature, raw_specs
+    from mmkeras.export import Signature, classify_signature, raw_specs
 
     vocabulary = preprocessor.reader("answer").vocabulary
 
-    def ask(raw, k):
+    def ask(raw):
         outputs = model(preprocessor.inputs(raw), training=False)
-        scores, order = tf.math.top_k(tf.nn.softmax(outputs["answer"]), k=k)
-        return tf.gather(tf.constant(vocabulary), order), scores, outputs["attention"]
+        return tf.nn.softmax(outputs["answer"]), outputs["attention"]
+
+    def best(raw, k):
+        shares, attention = ask(raw)
+        scores, order = tf.math.top_k(shares, k=k)
+        return tf.gather(tf.constant(vocabulary), order), scores, attention
 
     def answer(raw):
-        answers, scores, attention = ask(raw, 1)
+        answers, scores, attention = best(raw, 1)
         return {"answer": answers[:, 0], "score": scores[:, 0], "attention": attention}
 
     def answers(raw):
-        best, scores, _ = ask(raw, min(5, config.num_classes))
-        return {"answers": best, "scores": scores}
+        found, scores, _ = best(raw, min(5, config.num_classes))
+        return {"answers": found, "scores": scores}
 
     specs = raw_specs(preprocessor)
-    return {"serving_default": Signature(answer, specs), "answers": Signature(answers, specs)}
+    return {
+        "serving_default": Signature(answer, specs),
+        "answers": Signature(answers, specs),
+        "classify": classify_signature(vocabulary, lambda raw: ask(raw)[0], specs),
+    }
 
 
 def evaluate(run, split):

@@ -8,6 +8,7 @@ from mmkeras.export.server_files import write_server_files
 from mmkeras.export.signatures import (
     Signature,
     alone_signature,
+    classify_signature,
     encode_png,
     encode_signature,
     examples_of,
@@ -23,6 +24,7 @@ __all__ = [
     "Signature",
     "alone_signature",
     "beam_search",
+    "classify_signature",
     "encode_png",
     "encode_signature",
     "examples_of",

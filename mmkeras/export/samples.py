@@ -75,7 +75,7 @@ _FILES = {"image": _png, "audio": _wav, "video": _gif}
 
 
 def write_samples(folder, name, signatures, sample):
-    """Asks a SavedModel, compares its answers with this process's, and keeps requests and answers in `assets.extra`.
+    """Keeps warm-up requests and golden answers in `assets.extra`; asks a SavedModel all, and compares with the model.
 
     Args:
         folder: of the SavedModel.
@@ -88,22 +88,38 @@ def write_samples(folder, name, signatures, sample):
     """
     golden, extra = {}, pathlib.Path(folder, "assets.extra")
     extra.mkdir()
-    warm_up = tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests"))
-    with warm_up, loaded(folder) as run:
+    file, asked = str(extra / "tf_serving_warmup_requests"), []
+    with tf.io.TFRecordWriter(file) as warm_up:
         for key, signature in signatures.items():
-            for rows in (*BATCH_SIZES, GOLDEN_ROWS):
-                raw = sample(signature.inputs, rows)
-                answer = _ask(run, key, signature, raw)
-                if rows == GOLDEN_ROWS:
-                    difference = largest_difference(signature(raw), answer)
-                    if not difference <= _TOLERANCE:
-                        raise ValueError(
-                            f"The exported signature {key} answers otherwise than the model: {difference}."
-                        )
-                    golden[key] = {"method": signature.method, "inputs": plain(raw), "outputs": plain(answer)}
-                else:
-                    warm_up.write(_request(name, key, signature, raw).SerializeToString())
+            for rows in BATCH_SIZES:
+                asked.append((key, sample(signature.inputs, rows)))
+                warm_up.write(_request(name, key, signature, asked[-1][1]).SerializeToString())
+    with loaded(folder) as run:
+        # What was written is read again: a server is asked just this.
+        for record, (key, raw) in zip(tf.data.TFRecordDataset(file).as_numpy_iterator(), asked, strict=True):
+            _compared(key, signatures[key](raw), _answer(run, key, _given(record)))
+        for key, signature in signatures.items():
+            raw = sample(signature.inputs, GOLDEN_ROWS)
+            given = {"inputs": examples_of(raw)} if signature.method == "classify" else raw
+            answer = _answer(run, key, given)
+            _compared(key, signature(raw), answer)
+            golden[key] = {"method": signature.method, "inputs": plain(raw), "outputs": plain(answer)}
     (extra / "golden.json").write_text(json.dumps({"model": name, "signatures": golden}, indent=1))
+
+
+def _compared(key, expected, answer):
+    difference = largest_difference(expected, answer)
+    if not difference <= _TOLERANCE:
+        raise ValueError(f"The exported signature {key} answers otherwise than the model: {difference}.")
+
+
+def _given(record):
+    """`{input: values}` of a warm-up request."""
+    log = prediction_log_pb2.PredictionLog.FromString(record)
+    if log.WhichOneof("log_type") == "classify_log":
+        examples = log.classify_log.request.input.example_list.examples
+        return {"inputs": [example.SerializeToString() for example in examples]}
+    return {alias: tf.make_ndarray(value) for alias, value in log.predict_log.request.inputs.items()}
 
 
 @contextlib.contextmanager
@@ -130,8 +146,8 @@ def loaded(folder):
         session.close()
 
 
-def _ask(run, key, signature, raw):
-    answer = run(key, {"inputs": examples_of(raw)} if signature.method == "classify" else raw)
+def _answer(run, key, given):
+    answer = run(key, given)
     for name, value in answer.items():
         if value.dtype == object and not name.endswith("_bytes"):
             try:

@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,10 +19,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from mmkeras.export.samples import write_samples
+from mmkeras.export.server_files import BATCHING, BATCHING_FILE
 
 
 def export(folder, signatures, tables=(), sample=None):
     """Writes the next free version of a SavedModel below `folder` and returns its path.
+
+    Where the rows of all signatures are independent, its `batching_params.pbtxt` lets a server run requests together.
 
     Args:
         folder: holds the versions, numbered from one.
@@ -45,16 +51,38 @@ def export(folder, signatures, tables=(), sample=None):
         served[name].compiled.get_concrete_function()  # Keras asks that it be traced
         archive.add_endpoint(name, served[name].compiled)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
+    with _scratch(folder) as scratch:
         beside = pathlib.Path(scratch, "version")
         try:
             archive.write_out(str(beside), verbose=False)
             _finish(beside / "saved_model.pb", {name: signature.method for name, signature in served.items()})
+            if all(signature.independent for signature in signatures.values()):
+                (beside / BATCHING_FILE).write_text(BATCHING)
             if sample is not None:
                 write_samples(beside, folder.name, signatures, sample)
         except tf.errors.OpError as error:
             raise OSError(f"Could not write a version of {folder}, and left none: {error.message}") from error
         return _published(beside, folder)
+
+
+@contextlib.contextmanager
+def _scratch(folder):
+    """A folder within another that no server takes for a version; those of exports that were killed are removed.
+
+    Exports share a lock on the outer folder, which the system takes from a process that ends, however it ends: whoever
+    has it alone knows that no other export is under way.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in folder.glob(".export-*"):
+                shutil.rmtree(left)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as scratch:
+            yield scratch
+    finally:
+        os.close(lock)
 
 
 def _published(beside, folder):

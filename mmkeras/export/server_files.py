@@ -16,6 +16,7 @@ services:
       - --model_config_file=/models/models.config
       - --model_config_file_poll_wait_seconds=60
       - --enable_batching=true
+      - --enable_per_model_batching_parameters=true
       - --batching_parameters_file=/models/batching_parameters.txt
       - --monitoring_config_file=/models/monitoring.config
 """
@@ -37,6 +38,8 @@ spec:
           args:
             - --model_config_file=/models/models.config
             - --enable_batching=true
+            - --enable_per_model_batching_parameters=true
+      - --enable_per_model_batching_parameters=true
             - --batching_parameters_file=/models/batching_parameters.txt
             - --monitoring_config_file=/models/monitoring.config
           ports: [{containerPort: 8501, name: rest}, {containerPort: 8500, name: grpc}]
@@ -53,6 +56,14 @@ spec:
 """
 
 
+# Read from a version's folder where TensorFlow Serving is told to; a version without it answers each request alone.
+BATCHING_FILE = "batching_params.pbtxt"
+BATCHING = (
+    f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}\nbatch_timeout_micros {{ value: 1000 }}\n"
+    "max_enqueued_batches { value: 64 }\n" + "".join(f"allowed_batch_sizes: {size}\n" for size in BATCH_SIZES)
+)
+
+
 def write_server_files(folder):
     """Writes `models.config`, `batching_parameters.txt`, `monitoring.config` and two manifests beside the models.
 
@@ -66,12 +77,9 @@ def write_server_files(folder):
     configs = "".join(
         f'  config {{ name: "{name}" base_path: "/models/{name}" model_platform: "tensorflow" }}\n' for name in names
     )
-    sizes = "".join(f"allowed_batch_sizes: {size}\n" for size in BATCH_SIZES)
     files = {
         "models.config": f"model_config_list {{\n{configs}}}\n",
-        "batching_parameters.txt": f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}\n"
-        "batch_timeout_micros { value: 1000 }\nmax_enqueued_batches { value: 64 }\nnum_batch_threads { value: 2 }\n"
-        + sizes,
+        "batching_parameters.txt": BATCHING + "num_batch_threads { value: 2 }\n",
         "monitoring.config": 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n',
         "docker-compose.yml": _COMPOSE,
         "kubernetes.yml": _KUBERNETES,

@@ -18,11 +18,14 @@ class Signature:
         inputs: `{name: tf.TensorSpec}`.
         method: `"predict"`, or `"classify"` where it gives `classes` and `scores (batch, labels)`: a SavedModel takes
             `tf.train.Example`s then, as TensorFlow Serving's Classify call sends them.
+        independent: whether a row's answer comes from that row alone, so that a server may put the rows of several
+            requests beside each other.
     """
 
     function: Callable
     inputs: dict
     method: str = "predict"
+    independent: bool = True
 
     @functools.cached_property
     def compiled(self):
@@ -46,7 +49,8 @@ class Signature:
         def of_examples(raw):
             return self.function(tf.io.parse_example(raw["inputs"], features))
 
-        return Signature(of_examples, {"inputs": tf.TensorSpec((None,), tf.string, name="inputs")}, self.method)
+        inputs = {"inputs": tf.TensorSpec((None,), tf.string, name="inputs")}
+        return Signature(of_examples, inputs, self.method, self.independent)
 
     def __call__(self, raw):
         """Raw values `{name: list or array}` to NumPy arrays, in this process."""
@@ -128,12 +132,28 @@ def label_signatures(preprocessor, column, probabilities):
         shares = probabilities(raw)
         return {"label": tf.gather(tf.constant(vocabulary), tf.argmax(shares, axis=-1)), "probabilities": shares}
 
+    specs = raw_specs(preprocessor)
+    return {
+        "serving_default": Signature(predict, specs),
+        "classify": classify_signature(vocabulary, probabilities, specs, len(vocabulary)),
+    }
+
+
+def classify_signature(vocabulary, probabilities, inputs, most=10):
+    """The signature `classify`: the likeliest labels `classes` and their `scores`, `(batch, most)`, the best first.
+
+    Args:
+        vocabulary: the labels.
+        probabilities: function from raw values to `(batch, labels)`.
+        inputs: what it takes, see Signature.
+        most: labels a row.
+    """
+
     def classify(raw):
-        scores, order = tf.math.top_k(probabilities(raw), k=len(vocabulary))
+        scores, order = tf.math.top_k(probabilities(raw), k=min(most, len(vocabulary)))
         return {"classes": tf.gather(tf.constant(vocabulary), order), "scores": scores}
 
-    specs = raw_specs(preprocessor)
-    return {"serving_default": Signature(predict, specs), "classify": Signature(classify, specs, "classify")}
+    return Signature(classify, inputs, "classify")
 
 
 def encode_png(pixels):

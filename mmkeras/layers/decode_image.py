@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-MOST_PIXELS = 2**25  # of a picture: 128 MiB as it is decoded
+from mmkeras.layers.picture_headers import each, measured, refused
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -11,8 +11,9 @@ class DecodeImage(keras.layers.Layer):
     """Encoded pictures `(batch,)` (PNG, JPEG, GIF, BMP) to pixels `(batch, height, width, channels)` in 0..1.
 
     Of a GIF the first frame is taken, transparency is laid over white, 16 bits become 8. An empty byte string is an
-    absent picture: zeros. What is no picture, is cut off, or has more than `MOST_PIXELS` pixels by its header, is an
-    error that names its row, before anything is decoded.
+    absent picture: zeros. What is no picture, is cut off, has a broken header, or has more than `MOST_PIXELS` pixels by
+    it, is an error that names its row, before anything is decoded. What only decoding finds, such as damaged data
+    within a PNG, is an error without its row.
 
     Args:
         size: `(height, width)` in pixels.
@@ -37,49 +38,69 @@ class DecodeImage(keras.layers.Layer):
         self.resize = resize
 
     def call(self, images):
+        rows = tf.strings.as_string(tf.range(tf.shape(images)[0]))
+        return self.read(images, tf.strings.join([f"The picture `{self.name.removeprefix('read_')}` in row ", rows]))
+
+    def read(self, images, names):
+        """What `call` gives; an error says of a bad picture its name, of `names (batch,)`."""
         pixels = tf.TensorSpec((*self.size, self.channels), tf.float32)
-        rows = tf.range(tf.shape(images)[0])
-        return tf.map_fn(self._one, (images, rows), fn_output_signature=pixels, parallel_iterations=16)
+        fault, num_pixels, length = measured(images)
+        with tf.control_dependencies([refused(fault, names)]):
+            given = tf.identity(images), tf.cast(length, tf.int32)
+        return each(self._one, given, pixels, num_pixels)
 
     def _one(self, given):
-        image, row = given
+        image, length = given
         shape = (*self.size, self.channels)
-        empty = tf.equal(tf.strings.length(image), 0)
-
-        def decode():
-            with tf.control_dependencies([checked(image, self.name.removeprefix("read_"), row)]):
-                return self._decode(tf.identity(image))
-
-        return tf.ensure_shape(tf.cond(empty, lambda: tf.zeros(shape), decode), shape)
+        start = tf.strings.substr(image, 0, 4)
+        cases = [
+            (tf.equal(start, b""), lambda: tf.zeros(shape)),
+            (tf.equal(start, b"\x89PNG"), lambda: self._decode_png(image)),
+            # The first frame alone: TensorFlow decodes them all before it leaves out the others.
+            (tf.equal(start, b"GIF8"), lambda: self._decode(tf.strings.substr(image, 0, length) + b";")),
+        ]
+        return tf.ensure_shape(tf.case(cases, default=lambda: self._decode(image)), shape)
 
     def _decode(self, image):
-        is_png = tf.equal(tf.strings.substr(image, 0, 4), b"\x89PNG")
-        # Only PNG keeps its alpha here: decode_image drops it silently and refuses four channels for JPEG.
-        x = tf.cond(
-            is_png,
-            lambda: over_white(_decode_png(image)),
-            lambda: tf.cast(tf.io.decode_image(image, channels=3, expand_animations=False), tf.float32) / 255,
-        )
+        x = tf.io.decode_image(image, channels=3, expand_animations=False)
         x.set_shape((None, None, 3))
         return self.fitted(x)
 
-    def fitted(self, x):
-        """Pixels `(..., height, width, 3)` of one or several pictures brought to the size and channels."""
-        if self.channels == 1:
-            x = tf.image.rgb_to_grayscale(x)
-        same = tf.reduce_all(tf.equal(tf.shape(x)[-3:-1], self.size))
-        return tf.cond(same, lambda: x, lambda: self._resize(x))
+    def _decode_png(self, image):
+        # Only PNG keeps its alpha here: decode_image drops it silently and refuses four channels for JPEG.
+        rgba = tf.io.decode_png(image, channels=4)
+        rgb, alpha = rgba[..., :3], rgba[..., 3:]
+        # Where a picture of fewer than eight bits has no alpha, TensorFlow 2.21 makes it 2 ** bits - 1: all but unseen.
+        bits = tf.cast(tf.io.decode_raw(tf.strings.substr(image, 24, 1), tf.uint8)[0], tf.int32)
+        filler = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.uint8)
+        opaque = tf.reduce_all(tf.equal(alpha, filler)) | tf.reduce_all(tf.equal(alpha, 255))
+        return tf.cond(opaque, lambda: self.fitted(rgb), lambda: self.fitted(over_white(rgb, alpha), 255 * 255))
 
-    def _resize(self, x):
-        height, width = self.size
-        if self.resize == "pad":  # resize_with_pad pads with zeros: white is zero in the negative
-            return 1 - tf.clip_by_value(tf.image.resize_with_pad(1 - x, height, width, antialias=True), 0, 1)
-        if self.resize == "crop":
-            sides = tf.cast(tf.shape(x)[-3:-1], tf.float32)
-            scale = tf.reduce_max(tf.constant(self.size, tf.float32) / sides)
-            x = tf.image.resize(x, tf.cast(tf.math.ceil(sides * scale - 1e-3), tf.int32), antialias=True)
-            return tf.clip_by_value(tf.image.resize_with_crop_or_pad(x, height, width), 0, 1)
-        return tf.clip_by_value(tf.image.resize(x, self.size, antialias=True), 0, 1)
+    def fitted(self, x, levels=255):
+        """Whole numbers `(height, width, 3)` in 0..levels to pixels in 0..1 of the size and channels.
+
+        They become fractions only when they are resized: a large picture is kept in a byte a number as long as can be.
+        """
+        same = tf.reduce_all(tf.equal(tf.shape(x)[:2], self.size))
+        x = tf.cond(same, lambda: tf.cast(x, tf.float32), lambda: self._resize(x, levels)) / levels
+        x = tf.clip_by_value(x, 0, 1)
+        return tf.image.rgb_to_grayscale(x) if self.channels == 1 else x
+
+    def _resize(self, x, levels):
+        sides = tf.cast(tf.shape(x)[:2], tf.float32)
+        if self.resize == "pad":  # as resize_with_pad, which makes nothing of the short side of a strip
+            inside = tf.cast(sides, tf.float64) / tf.reduce_max(tf.cast(sides, tf.float64) / self.size)
+            top, left = tf.unstack(tf.cast((self.size - inside) / 2, tf.int32))
+            x = tf.image.resize(x, tf.maximum(tf.cast(inside, tf.int32), 1), antialias=True)
+            # Padding is zeros: white is zero in the negative.
+            return levels - tf.image.pad_to_bounding_box(levels - x, top, left, *self.size)
+        if self.resize == "crop":  # from the picture as it would be resized to cover the size; the rest is not made
+            whole = tf.math.ceil(sides * tf.reduce_max(self.size / sides) - 1e-3)
+            margin = tf.cast((tf.cast(whole, tf.int32) - self.size) // 2, tf.float32)
+            return tf.raw_ops.ScaleAndTranslate(
+                images=x[None], size=self.size, scale=whole / sides, translation=-margin, kernel_type="triangle"
+            )[0]
+        return tf.image.resize(x, self.size, antialias=True)
 
     def compute_output_spec(self, images):
         return keras.KerasTensor((images.shape[0], *self.size, self.channels), dtype="float32")
@@ -88,61 +109,7 @@ class DecodeImage(keras.layers.Layer):
         return {**super().get_config(), "size": self.size, "channels": self.channels, "resize": self.resize}
 
 
-def checked(image, name, row):
-    """An operation that fails, naming the row, if an encoded picture is none, is cut off, or is too large."""
-    start = tf.strings.join([tf.strings.substr(image, 0, 32), b"\0" * 32])
-    end = tf.strings.substr(image, tf.maximum(tf.strings.length(image) - 64, 0), 64)
-    end = tf.io.decode_raw(tf.strings.join([b"\0" * 8, end]), tf.uint8)  # eight at least
-
-    def begins(*starts):
-        return tf.reduce_any([tf.equal(tf.strings.substr(start, 0, len(s)), s) for s in starts])
-
-    def sides(place, dtype, little_endian=True):
-        size = 2 * tf.as_dtype(dtype).size
-        found = tf.io.decode_raw(tf.strings.substr(start, place, size), dtype, little_endian)
-        return tf.abs(tf.cast(found, tf.int64))
-
-    def ends(mark):
-        count = tf.shape(end)[0] - len(mark) + 1
-        return tf.reduce_any(tf.reduce_all([tf.equal(end[i : count + i], byte) for i, byte in enumerate(mark)], axis=0))
-
-    png, jpeg, gif, bmp = begins(b"\x89PNG"), begins(b"\xff\xd8\xff"), begins(b"GIF8"), begins(b"BM")
-    size = tf.case(
-        [
-            (png, lambda: sides(16, tf.int32, little_endian=False)),
-            (gif, lambda: sides(6, tf.uint16)),
-            (jpeg, lambda: tf.cast(tf.io.extract_jpeg_shape(image)[:2], tf.int64)),
-            (bmp, lambda: sides(18, tf.int32)),
-        ],
-        default=lambda: tf.zeros((2,), tf.int64),
-    )
-    pixels = tf.reduce_prod(size)
-    whole = bmp | (png & ends(b"IEND")) | (jpeg & ends(b"\xff\xd9")) | (gif & ends(b";"))
-    fault = tf.case(
-        [
-            (tf.logical_not(png | jpeg | gif | bmp), lambda: tf.constant("is no PNG, JPEG, GIF or BMP")),
-            (tf.logical_not(whole), lambda: tf.constant("is cut off")),
-            ((pixels < 1) | (pixels > MOST_PIXELS) | tf.reduce_any(size > MOST_PIXELS),
-             lambda: tf.constant(f"has no pixel, or more than {MOST_PIXELS}")),
-        ],
-        default=lambda: tf.constant(""),
-    )  # fmt: skip
-    said = tf.strings.join([f"The picture `{name}` in row ", tf.strings.as_string(row), " ", fault])
-    return tf.debugging.Assert(tf.equal(fault, ""), [said], summarize=1)
-
-
-def _decode_png(image):
-    """An encoded PNG to pixels `(height, width, 4)` in 0..255."""
-    rgba = tf.io.decode_png(image, channels=4)
-    # Where a picture of fewer than eight bits has no alpha, TensorFlow 2.21 makes it 2 ** bits - 1: all but unseen.
-    bits = tf.cast(tf.io.decode_raw(tf.strings.substr(image, 24, 1), tf.uint8)[0], tf.int32)
-    filler = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.uint8)
-    alpha = rgba[..., 3:]
-    alpha = tf.where(tf.reduce_all(tf.equal(alpha, filler)), tf.ones_like(alpha) * 255, alpha)
-    return tf.concat([rgba[..., :3], alpha], axis=-1)
-
-
-def over_white(rgba):
-    """Pixels `(height, width, 4)` in 0..255 laid over white: `(height, width, 3)` in 0..1."""
-    rgba = tf.cast(rgba, tf.float32) / 255
-    return rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:])
+def over_white(rgb, alpha):
+    """Colours `(height, width, 3)` and opacity `(height, width, 1)` in 0..255 laid over white: in 0..255 * 255."""
+    rgb, alpha = tf.cast(rgb, tf.uint16), tf.cast(alpha, tf.uint16)
+    return rgb * alpha + 255 * (255 - alpha)

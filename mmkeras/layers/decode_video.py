@@ -3,7 +3,17 @@
 import keras
 import tensorflow as tf
 
-from mmkeras.layers.decode_image import MOST_PIXELS, DecodeImage
+from mmkeras.layers.decode_image import DecodeImage
+from mmkeras.layers.picture_headers import (
+    MOST_BLOCKS,
+    MOST_PIXELS,
+    begin,
+    each,
+    refused,
+    walk_gifs,
+    walk_packed,
+    window,
+)
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -12,8 +22,8 @@ class DecodeVideo(keras.layers.Layer):
 
     A clip is a GIF, a single picture, or several pictures packed by `tf.io.serialize_tensor` (a folder of frames).
     Frames are taken at even distances from the first to the last; a clip of fewer repeats some. An empty byte string
-    is an absent clip: zeros. A GIF whose frames have more than `MOST_PIXELS` pixels together is an error that names its
-    row, before any of them is decoded.
+    is an absent clip: zeros. A GIF whose frames have more than `MOST_PIXELS` pixels together, and a picture that
+    DecodeImage refuses, is an error that names its row, before it is decoded.
 
     Args:
         num_frames: number of frames.
@@ -40,40 +50,40 @@ class DecodeVideo(keras.layers.Layer):
 
     def call(self, clips):
         shape = (self.num_frames, *self.picture.size, self.picture.channels)
-        pixels, rows = tf.TensorSpec(shape, tf.float32), tf.range(tf.shape(clips)[0])
-        return tf.map_fn(self._one, (clips, rows), fn_output_signature=pixels, parallel_iterations=16)
+        rows = tf.strings.as_string(tf.range(tf.shape(clips)[0]))
+        names = tf.strings.join([f"The clip `{self.name.removeprefix('read_')}` in row ", rows])
+        fault, num_pixels = _measured(clips)
+        with tf.control_dependencies([refused(fault, names)]):
+            given = tf.identity(clips), names
+        return each(self._one, given, tf.TensorSpec(shape, tf.float32), num_pixels)
 
     def _one(self, given):
-        clip, row = given
+        clip, name = given
         shape = (self.num_frames, *self.picture.size, self.picture.channels)
         start = tf.strings.substr(clip, 0, 4)
         cases = [
             (tf.equal(start, b""), lambda: tf.zeros(shape)),
-            (tf.equal(start, b"GIF8"), lambda: self._gif(clip, row)),
-            (tf.reduce_any(tf.equal(start, [b"\x89PNG", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1"])),
-             lambda: self._pictures(clip[None])),
-        ]  # fmt: skip
-        frames = tf.case(cases, default=lambda: self._pictures(tf.io.parse_tensor(clip, tf.string)))
-        return tf.ensure_shape(frames, shape)
+            (tf.equal(start, b"GIF8"), lambda: self._gif(clip)),
+            (tf.equal(tf.strings.substr(clip, 0, 3), PACKED), lambda: self._pictures(unpacked(clip), name)),
+        ]
+        return tf.ensure_shape(
+            tf.case(cases, default=lambda: self._chosen(self.picture.read(clip[None], name[None]))), shape
+        )
 
-    def _gif(self, clip, row):
-        with tf.control_dependencies([self._checked(clip, row)]):
-            frames = tf.io.decode_gif(tf.identity(clip))
-        return self.picture.fitted(tf.cast(self._chosen(frames), tf.float32) / 255)
-
-    def _checked(self, clip, row):
-        """An operation that fails, naming the row, if a GIF is cut off or has too many pixels."""
-        frames, pixels = gif_size(clip)
-        name = self.name.removeprefix("read_")
-        fits = tf.logical_and(frames > 0, frames * pixels <= MOST_PIXELS)
-        said = tf.strings.join(
-            [f"The clip `{name}` in row ", tf.strings.as_string(row),
-             f" is cut off, or its frames have more than {MOST_PIXELS} pixels together"]
+    def _gif(self, clip):
+        frames = tf.io.decode_gif(clip)
+        shape = (*self.picture.size, self.picture.channels)
+        # One at a time: all those chosen may be many times what was decoded.
+        return tf.map_fn(
+            lambda place: self.picture.fitted(frames[place]), self._chosen(tf.range(tf.shape(frames)[0])),
+            fn_output_signature=tf.TensorSpec(shape, tf.float32), parallel_iterations=1,
         )  # fmt: skip
-        return tf.debugging.Assert(fits, [said], summarize=1)
 
-    def _pictures(self, pictures):
-        return self.picture(self._chosen(tf.reshape(pictures, (-1,))))
+    def _pictures(self, pictures, name):
+        numbers = tf.range(tf.size(pictures))
+        numbers = tf.cond(tf.size(pictures) > self.num_frames, lambda: self._chosen(numbers), lambda: numbers)
+        names = tf.strings.join([name, ", frame ", tf.strings.as_string(numbers), ","])
+        return self._chosen(self.picture.read(tf.gather(pictures, numbers), names))
 
     def _chosen(self, frames):
         last = tf.cast(tf.shape(frames)[0] - 1, tf.float32)
@@ -89,31 +99,24 @@ class DecodeVideo(keras.layers.Layer):
         return {**super().get_config(), **own, "resize": picture.resize}
 
 
-def gif_size(clip):
-    """(number of frames, pixels of one) of a GIF, from its blocks alone; no frames if it is cut off or broken."""
-    # Zeros behind it: what is read past its end ends the walk.
-    octets = tf.cast(tf.io.decode_raw(tf.strings.join([clip, b"\0" * 1024]), tf.uint8), tf.int32)
-    length = tf.strings.length(clip)
-    pixels = tf.cast(octets[6] + 256 * octets[7], tf.int64) * tf.cast(octets[8] + 256 * octets[9], tf.int64)
+PACKED = b"\x08\x07\x12"  # how a serialised tensor of strings begins: its dtype, then its shape
 
-    def table(flags):  # bytes of a table of colours
-        return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
 
-    def past_data(place):  # data come in pieces, each with its length before it, until one of length zero
-        last = tf.while_loop(
-            lambda at: (at < length) & (octets[tf.minimum(at, length)] > 0), lambda at: (at + octets[at] + 1,), [place]
-        )[0]
-        return last + 1
+def unpacked(clip):
+    """The pictures `(frames,)` that `tf.io.serialize_tensor` packed."""
+    # Not by parse_tensor: that makes as many as the clip declares, and a few bytes can declare any number.
+    return tf.io.decode_proto(clip, "tensorflow.TensorProto", ["string_val"], [tf.string]).values[0]
 
-    def step(at, frames):
-        is_frame = tf.equal(octets[at], 0x2C)
-        begins = tf.where(is_frame, at + 11 + table(octets[at + 9]), at + 2)
-        return past_data(begins), frames + tf.cast(is_frame, tf.int64)
 
-    def is_block(at, frames):
-        mark = octets[tf.minimum(at, length)]
-        return (at < length) & (tf.equal(mark, 0x2C) | tf.equal(mark, 0x21))
-
-    at, frames = tf.while_loop(is_block, step, [13 + table(octets[10]), tf.constant(0, tf.int64)])
-    whole = (at < length) & tf.equal(octets[tf.minimum(at, length)], 0x3B)
-    return tf.where(whole, frames, 0), pixels
+def _measured(clips):
+    """Clips `(batch,)` to (fault, pixels), see `picture_headers.measured`; what is no GIF may have as many as any."""
+    start = window(clips, 0, 4)
+    gif, packed = begin(start, b"GIF8"), begin(start, PACKED)
+    frames, height, width, _ = walk_gifs(tf.boolean_mask(clips, gif))
+    pixels = tf.scatter_nd(tf.where(gif), frames * height * width, tf.shape(clips, tf.int64))
+    pictures = tf.scatter_nd(tf.where(packed), walk_packed(tf.boolean_mask(clips, packed)), tf.shape(clips, tf.int64))
+    fits = (pixels > 0) & (pixels <= MOST_PIXELS)
+    of_gif = f"is cut off, or its frames have more than {MOST_PIXELS} pixels or {MOST_BLOCKS} blocks together"
+    of_packed = f"is broken, or holds no frame, or more than {MOST_BLOCKS}"
+    fault = tf.where(gif & ~fits, of_gif, tf.where(packed & tf.equal(pictures, 0), of_packed, ""))
+    return fault, tf.where(gif, pixels, MOST_PIXELS)

@@ -21,9 +21,10 @@ class Task:
 class Batcher:
     """Runs signatures as `Servable.run` does, several requests at once.
 
-    Requests go together if they ask the same signature for the same outputs with rows of the same shapes. A batch
-    begins when it is full or its oldest request has waited long enough, and is filled up to an allowed size by
-    repeating its first row. Where a batch fails its requests run one by one, so that each fails for itself alone.
+    Requests go together if they ask the same signature for the same outputs with rows of the same shapes, and the
+    servable may batch. A batch begins when it is full or its oldest request has waited long enough, and is filled up
+    to an allowed size by repeating its first row. Where a batch fails its requests run one by one, so that each fails
+    for itself alone.
 
     Args:
         batching: a Batching.
@@ -40,7 +41,8 @@ class Batcher:
     def __call__(self, servable, key, feeds, outputs=None, timeout_ms=None):
         """The outputs, see `Servable.run`."""
         sizes = {len(array) if np.ndim(array) else None for array in feeds.values()}
-        if len(sizes) != 1 or None in sizes or 0 in sizes:  # rows that cannot be put beside others
+        # Rows that cannot be put beside others run alone.
+        if not servable.may_batch or len(sizes) != 1 or None in sizes or 0 in sizes:
             return servable.run(key, feeds, outputs, timeout_ms)
         task = Task(feeds, sizes.pop(), timeout_ms)
         if task.rows > self.batching.max_batch_size:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import pathlib
 import threading
 
 import numpy as np
@@ -58,6 +59,8 @@ class Servable:
 
     Attributes:
         has_loops: whether a run may take as long as its inputs say.
+        may_batch: whether requests may run together. Of what `zoo export` wrote, with its golden answers, if it has a
+            `batching_params.pbtxt`, as for TensorFlow Serving; of what others wrote always.
 
     Raises:
         ServingError: if it cannot be loaded.
@@ -81,6 +84,8 @@ class Servable:
         found = self.meta_graph.signature_def
         self.signatures = {key: _signature(one) for key, one in found.items() if key != "__saved_model_init_op"}
         self.has_loops = any(node.op in _LOOPS for node in _nodes(self.meta_graph.graph_def))
+        extra = pathlib.Path(path, "assets.extra", "golden.json")
+        self.may_batch = not extra.exists() or pathlib.Path(path, "batching_params.pbtxt").exists()
         self._callables = {}
         self._lock = threading.Lock()
         self._users, self._closing = 0, False
