@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
 import zoo
 from mmkeras import data, training
@@ -247,6 +248,17 @@ def test_templates_hold_the_command(capsys, tmp_path, name):
     assert "NOT RUN" in text
     assert "zoo train autoencoder --data 'my shoes' --out /runs/shoes" in text
     assert "<" not in text.replace("<<", "")
+    if name == "kubernetes":
+        service, job = yaml.safe_load_all(text)
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["args"][0].splitlines()[-1] == "exec zoo train autoencoder --data 'my shoes' --out /runs/shoes"
+        assert job["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+        code = "\n".join([*container["args"][0].splitlines()[:-1], 'echo "$TF_CONFIG"'])
+        said = subprocess.run(
+            ["sh", "-c", f"JOB_COMPLETION_INDEX=2\n{code}"], capture_output=True, text=True, check=True
+        )
+        assert json.loads(said.stdout)["task"]["index"] == 2
+        assert len(json.loads(said.stdout)["cluster"]["worker"]) == 3
     if name == "slurm":
         (tmp_path / "job.sh").write_text(text)
         subprocess.run(["bash", "-n", str(tmp_path / "job.sh")], check=True)

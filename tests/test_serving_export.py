@@ -14,6 +14,7 @@ import models as examples
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from running import running, wait_for
 
 from mmkeras import export
@@ -180,10 +181,12 @@ def test_files_for_the_original_server_are_written(tmp_path):
     assert config.read_monitoring(tmp_path / "monitoring.config") == "/monitoring/prometheus/metrics"
     own = config.read_batching(tmp_path / "doubling" / "1" / "batching_params.pbtxt")
     assert own == batching  # the same but for the threads, of which a server has one number
-    for name in ("docker-compose.yml", "kubernetes.yml"):
-        text = (tmp_path / name).read_text()
-        assert "--model_config_file=/models/models.config" in text
-        assert "--enable_per_model_batching_parameters=true" in text
+    (compose,) = yaml.safe_load_all((tmp_path / "docker-compose.yml").read_text())
+    deployment, _ = yaml.safe_load_all((tmp_path / "kubernetes.yml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for arguments in (*(service["command"] for service in compose["services"].values()), container["args"]):
+        assert {"--model_config_file=/models/models.config", "--enable_batching=true"} <= set(arguments)
+        assert "--enable_per_model_batching_parameters=true" in arguments
 
 
 # The client

@@ -39,7 +39,6 @@ spec:
             - --model_config_file=/models/models.config
             - --enable_batching=true
             - --enable_per_model_batching_parameters=true
-      - --enable_per_model_batching_parameters=true
             - --batching_parameters_file=/models/batching_parameters.txt
             - --monitoring_config_file=/models/monitoring.config
           ports: [{containerPort: 8501, name: rest}, {containerPort: 8500, name: grpc}]
