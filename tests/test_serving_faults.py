@@ -67,6 +67,7 @@ def stubs(server):
 # Errors repeat little of what was asked
 
 PREDICT = "/v1/models/half_plus_two:predict"
+SLOW = b'{"inputs": {"n": 2000000000}}'
 NAMED, NO_BASE64 = ("str_tensor", "int_tensor", "float_tensor", "dbl_tensor"), {"b64": LONG + "!"}
 TOLD_BY_REST = {
     "a path": (f"/v1/{LONG}", {}),
@@ -251,6 +252,8 @@ def test_quick_answers_are_given_by_the_event_loop_until_one_is_slow(server, mon
     assert threads == ["rest", "rest"]  # the event loop's own; those of the pool are numbered
     asked(1, b'{"instances": [1.0' + b" " * 20_000 + b"]}")
     assert threads != ["rest"]  # a large body
+    asked(1, b'{"instances": [1.0, 1.0]}')
+    assert threads != ["rest"]  # more rows
     monkeypatch.setattr(servable, "run", functools.partial(run, seconds=0.02))
     asked(3)
     assert threads[0] == "rest"
@@ -258,10 +261,60 @@ def test_quick_answers_are_given_by_the_event_loop_until_one_is_slow(server, mon
     monkeypatch.undo()
 
 
-def test_a_graph_with_a_loop_is_never_quick(tmp_path, server):
-    examples.slow(tmp_path / "slow" / "1")
-    assert Models([ModelConfig("slow", str(tmp_path / "slow"))]).servable("slow").has_loops
-    assert not server.models.servable("half_plus_two").has_loops
+STEADY = {
+    "arithmetic": lambda x: x * 2 + tf.reduce_sum(x),
+    "a layer": lambda x: tf.nn.softmax(tf.matmul(tf.reshape(x, [-1, 1]), [[1.0, 2.0]])),
+    "a function": tf.function(lambda x: tf.function(tf.nn.relu)(x)),
+}
+UNSTEADY = {
+    "a loop": lambda x: tf.while_loop(lambda i: i < x[0], lambda i: (i + 1.0,), (0.0,))[0],
+    "a branch": lambda x: tf.cond(x[0] > 0, lambda: x, lambda: tf.linalg.inv(tf.eye(3))[0]),
+    "a range": lambda x: tf.reduce_sum(tf.range(x[0])),
+    "a fill": lambda x: tf.reduce_sum(tf.fill([tf.cast(x[0], tf.int32)], 1.0)),
+    "a repetition": lambda x: tf.reduce_sum(tf.tile(x, [tf.cast(x[0], tf.int32)])),
+    "chance": lambda x: tf.reduce_sum(tf.random.uniform([tf.cast(x[0], tf.int32)])),
+    "a loop in a function": tf.function(lambda x: tf.function(UNSTEADY["a loop"])(x)),
+    "a text": lambda x: tf.strings.length(tf.strings.as_string(x)),
+    "Python": lambda x: tf.numpy_function(np.abs, [x], tf.float32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", [*STEADY, *UNSTEADY])
+def test_only_a_graph_whose_time_is_told_by_shapes_is_steady(title, tmp_path):
+    answer = {**STEADY, **UNSTEADY}[title]
+    signatures = {
+        "serving_default": examples.function(x=([None], tf.float32))(lambda x: {"y": answer(x)}),
+        "other": examples.function(x=([None], tf.float32))(lambda x: {"y": x}),
+    }
+    examples.save(tmp_path / "m" / "1", signatures)
+    servable = Models([ModelConfig("m", str(tmp_path / "m"))]).servable("m")
+    assert servable.is_steady("serving_default") == (title in STEADY)
+    assert servable.is_steady("other")
+    assert not servable.is_steady("nobody's")
+
+
+def test_classify_and_regress_are_steady(server):
+    servable = server.models.servable("half_plus_two")
+    assert all(map(servable.is_steady, servable.signatures))
+
+
+def test_a_slow_version_in_the_place_of_a_quick_one_keeps_its_deadline_and_nobody_waits_for_it(tmp_path):
+    quick = examples.function(n=([], tf.int32))(lambda n: {"y": n + 0})
+    examples.save(tmp_path / "m" / "1", {"serving_default": quick})
+    with running(tmp_path, timeout=1.0) as server:
+        for _ in range(20):
+            assert ask(server, "/v1/models/m:predict", b'{"inputs": {"n": 1}}')[0] == 200
+        examples.slow(tmp_path / "m" / "2")
+        server.models.poll()
+        found = []
+        asking = threading.Thread(target=lambda: found.append(ask(server, "/v1/models/m:predict", SLOW)[0]))
+        began = time.monotonic()
+        asking.start()
+        time.sleep(0.1)
+        assert ask(server, "/v1/models/m", method="GET")[0] == 200
+        assert time.monotonic() - began < 0.9
+        asking.join()
+        assert found == [504]
 
 
 def test_the_watch_outlives_a_folder_that_cannot_be_read(tmp_path, monkeypatch, caplog):
@@ -429,7 +482,7 @@ def test_a_request_has_a_deadline(tmp_path):
     examples.slow(tmp_path / "slow" / "1")
     with running(tmp_path, timeout=0.2) as server:
         began = time.monotonic()
-        status, _, said = ask(server, "/v1/models/slow:predict", b'{"inputs": {"n": 2000000000}}')
+        status, _, said = ask(server, "/v1/models/slow:predict", SLOW)
         assert status == 504
         assert b"error" in said
         assert time.monotonic() - began < 5

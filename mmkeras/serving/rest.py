@@ -7,6 +7,7 @@ import hmac
 import re
 import time
 import urllib.parse
+import weakref
 import zlib
 
 from google.protobuf import json_format
@@ -22,8 +23,9 @@ _LOOK = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
 _API = re.compile("/v1/.*", re.IGNORECASE)
 _LARGEST_VERSION, _MOST_DIGITS = 2**63 - 1, 19
 # A request this small, of a kind whose answers took this long at least once of late, is answered in the event loop:
-# handing it to a thread would take longer. One that takes longer after all sends its kind back to the threads.
-_SMALL_BODY, _QUICK_SECONDS, _SLOW_SECONDS, _OF_LATE = 2**14, 1e-3, 5e-3, 16
+# handing it to a thread would take longer. One that takes longer after all sends its kind back to the threads. A kind
+# is a signature of a version whose time is told by the shapes of its inputs, with these shapes.
+_SMALL_BODY, _QUICK_SECONDS, _SLOW_SECONDS, _OF_LATE, _MOST_KINDS = 2**14, 1e-3, 5e-3, 16, 1000
 
 
 class Rest:
@@ -51,7 +53,7 @@ class Rest:
         self.timeout, self.largest_body, self.cors, self.token = timeout, largest_body, cors, token
         self.pages = pages or {}
         self.may_wait = may_wait
-        self._took = {}  # seconds of the latest answers of a kind
+        self._took = weakref.WeakKeyDictionary()  # {servable: {kind: seconds of its latest answers}}
         self.pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="rest")
 
     async def __call__(self, scope, receive, send):
@@ -136,14 +138,15 @@ class Rest:
         """The answer to a request, from a thread or, where that is quick, from here."""
         if len(body) > _SMALL_BODY or self.may_wait:
             return await self._in_a_thread(lambda: self.ask(asked, _read(body), self.timeout * 1000))
-        request = _read(body)
-        times = self._took.get((*asked, request.get("signature_name", "")), ())
-        if len(times) < _OF_LATE or min(times) > _QUICK_SECONDS:
-            return await self._in_a_thread(lambda: self.ask(asked, request, self.timeout * 1000))
-        answer = self.ask(asked, request, HERE)
-        if times[-1] > _SLOW_SECONDS:
-            times.clear()
-        return answer
+        request, (verb, *model) = _read(body), asked
+        with self.models.using(*model) as servable:
+            times = self._times(servable, verb, request)
+            if times is not None and len(times) == _OF_LATE and min(times) <= _QUICK_SECONDS:
+                answer = self._answer_by(servable, verb, request, HERE)
+                if times[-1] > _SLOW_SECONDS:
+                    times.clear()
+                return answer
+        return await self._in_a_thread(lambda: self.ask(asked, request, self.timeout * 1000))
 
     async def _in_a_thread(self, work):
         return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self.pool, work), self.timeout)
@@ -156,14 +159,28 @@ class Rest:
             request: the parsed body.
             timeout_ms: see `Servable.run`.
         """
-        began, (verb, name, version, label) = time.perf_counter(), asked
-        given = request.get("signature_name", "")
-        with self.models.using(name, version, label) as servable:
-            answer = getattr(self, f"_{verb}")(servable, given or "serving_default", request, timeout_ms)
-            if not servable.has_loops:  # how long a loop takes is up to the request
-                times = self._took.setdefault((*asked, given), collections.deque(maxlen=_OF_LATE))
-                times.append(time.perf_counter() - began)
-            return answer
+        verb, *model = asked
+        with self.models.using(*model) as servable:
+            return self._answer_by(servable, verb, request, timeout_ms)
+
+    def _answer_by(self, servable, verb, request, timeout_ms):
+        began, key = time.perf_counter(), request.get("signature_name") or "serving_default"
+        answer = getattr(self, f"_{verb}")(servable, key, request, timeout_ms)
+        times = self._times(servable, verb, request)
+        if times is not None:
+            times.append(time.perf_counter() - began)
+        return answer
+
+    def _times(self, servable, verb, request):
+        """How long the latest answers to requests of this kind took; None where that says nothing of the next."""
+        key = request.get("signature_name") or "serving_default"
+        if not servable.is_steady(key):
+            return None
+        kinds = self._took.setdefault(servable, {})
+        if len(kinds) >= _MOST_KINDS:  # somebody asks with ever other shapes
+            kinds.clear()
+        kind = (verb, key, *(_outline(request.get(part)) for part in ("instances", "inputs", "examples")))
+        return kinds.setdefault(kind, collections.deque(maxlen=_OF_LATE))
 
     def _predict(self, servable, key, request, timeout_ms):
         signature = servable.signature(key)
@@ -216,6 +233,15 @@ def _read(body):
     if not isinstance(request.get("signature_name", ""), str):
         raise invalid("'signature_name' key must be a string value.")
     return request
+
+
+def _outline(value):
+    """The shape of a value in JSON by its first elements, with the names it has in objects."""
+    if isinstance(value, list):
+        return len(value), _outline(value[0] if value else None)
+    if isinstance(value, dict):
+        return tuple((name, _outline(value[name])) for name in sorted(value))
+    return None
 
 
 class _TooLarge(Exception):

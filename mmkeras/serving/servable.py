@@ -1,7 +1,7 @@
 """One version of a SavedModel, loaded and ready to answer."""
 
 import dataclasses
-import itertools
+import functools
 import math
 import threading
 
@@ -24,7 +24,22 @@ _CODES = {
 
 MOST_CALLABLES = 1000  # of a version
 HERE = 0.0  # as a timeout, see `Servable.run`
-_LOOPS = {"While", "StatelessWhile", "LoopCond", "PyFunc", "EagerPyFunc"}
+# What takes as long as the shapes of its inputs say, whatever their values. Loops and branches do not, nor what makes a
+# tensor of a size that is a value (Range, Fill, Tile), what draws, and what reads texts, pictures and sounds.
+_STEADY = {
+    "Placeholder", "PlaceholderWithDefault", "Const", "VarHandleOp", "ReadVariableOp", "HashTableV2", "NoOp",
+    "Identity", "IdentityN", "StopGradient", "PartitionedCall", "StatefulPartitionedCall", "Cast", "Abs", "Add", "AddN",
+    "AddV2", "Sub", "Mul", "Neg", "Div", "RealDiv", "DivNoNan", "FloorDiv", "FloorMod", "Maximum", "Minimum", "Square",
+    "SquaredDifference", "Pow", "Sqrt", "Rsqrt", "Reciprocal", "Exp", "Expm1", "Log", "Log1p", "Sin", "Cos", "Tanh",
+    "Sigmoid", "Erf", "Erfc", "Floor", "Ceil", "Round", "Sign", "BiasAdd", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu",
+    "Softplus", "Softsign", "Softmax", "LogSoftmax", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less",
+    "LessEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "IsNan", "IsFinite", "Select", "SelectV2", "ClipByValue",
+    "MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "DepthwiseConv2dNative", "MaxPool", "AvgPool",
+    "FusedBatchNormV3", "Sum", "Mean", "Prod", "Max", "Min", "All", "Any", "ArgMax", "ArgMin", "Shape", "Size", "Rank",
+    "Reshape", "Squeeze", "ExpandDims", "Transpose", "Pack", "Unpack", "ConcatV2", "Split", "SplitV", "Slice",
+    "StridedSlice", "GatherV2", "ZerosLike", "OnesLike", "LookupTableFindV2", "ParseExampleV2",
+}  # fmt: skip
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +71,6 @@ class Servable:
         version: its number.
         path: the folder that holds `saved_model.pb`.
 
-    Attributes:
-        has_loops: whether a run may take as long as its inputs say.
-
     Raises:
         ServingError: if it cannot be loaded.
     """
@@ -80,7 +92,7 @@ class Servable:
             logger.setLevel(level)
         found = self.meta_graph.signature_def
         self.signatures = {key: _signature(one) for key, one in found.items() if key != "__saved_model_init_op"}
-        self.has_loops = any(node.op in _LOOPS for node in _nodes(self.meta_graph.graph_def))
+        self._steady = _steady(self.meta_graph.graph_def, self.signatures)
         self._callables = {}
         self._lock = threading.Lock()
         self._users, self._closing = 0, False
@@ -88,6 +100,10 @@ class Servable:
     def signature(self, key):
         """The signature of that name, or None."""
         return self.signatures.get(key)
+
+    def is_steady(self, key):
+        """Whether a signature takes as long for all inputs of the same shapes."""
+        return key in self._steady
 
     def run(self, key, feeds, outputs=None, timeout_ms=None):
         """The outputs of a signature, `{alias: array}`.
@@ -160,8 +176,31 @@ class Servable:
             self._session.close()
 
 
-def _nodes(graph_def):
-    return itertools.chain(graph_def.node, *(function.node_def for function in graph_def.library.function))
+def _steady(graph_def, signatures):
+    """The keys of the signatures all of whose operations are steady, those of the functions they call as well."""
+    nodes = {node.name: node for node in graph_def.node}
+    bodies = {function.signature.name: function.node_def for function in graph_def.library.function}
+
+    def operations(nodes):
+        calls = {node.attr["f"].func.name for node in nodes if node.op in _CALLS}
+        return {node.op for node in nodes}.union(*map(of_function, calls))
+
+    @functools.cache
+    def of_function(name):
+        return operations(bodies[name])
+
+    return {k for k, one in signatures.items() if operations(_reached(nodes, one.outputs.values())) <= _STEADY}
+
+
+def _reached(nodes, outputs):
+    """The nodes that some outputs need."""
+    left, found = [tensor for tensor, _ in outputs], {}
+    while left:
+        name = left.pop().removeprefix("^").partition(":")[0]
+        if name in nodes and name not in found:
+            found[name] = nodes[name]
+            left.extend(nodes[name].input)
+    return list(found.values())
 
 
 def _as_array(value):
