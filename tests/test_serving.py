@@ -19,10 +19,16 @@ import models as examples
 import numpy as np
 import pytest
 from running import answer, ask, running, versions, wait_for
-from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from mmkeras.serving import Batching, ModelConfig, Models, Server, ServingError
 from mmkeras.serving.batching import Batcher
+from zoo._cli import main
 
 # Batches
 
@@ -199,6 +205,12 @@ def test_versions_change_under_load_without_a_failed_request(folder):
 # Over HTTP
 
 
+def status_request(name="versioned"):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = name
+    return request
+
+
 def test_bodies_may_be_packed_but_not_huge(folder):
     body = json.dumps({"instances": [0.0] * 100}).encode()
     with running(folder.parent, largest_body=5000) as server:
@@ -219,6 +231,46 @@ def test_a_token_and_other_origins_are_asked_for(folder):
         status, headers, _ = ask(server, path, method="GET", Authorization="Bearer open sesame")
         assert (status, headers["access-control-allow-origin"]) == (200, "*")
         assert ask(server, path, method="OPTIONS", Origin="https://example.org")[0] == 200
+
+
+def test_a_token_is_asked_for_over_grpc(folder):
+    with (
+        running(folder.parent, token="open sesame", grpc_port=0) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        service, request = model_service_pb2_grpc.ModelServiceStub(channel), status_request()
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        for said in ((), (("authorization", "Bearer wrong"),), (("authorization", "open sesame"),)):
+            for method, given in ((service.GetModelStatus, request), (predict, predict_pb2.PredictRequest())):
+                with pytest.raises(grpc.RpcError) as caught:
+                    method(given, timeout=20, metadata=said)
+                assert caught.value.code().name == "UNAUTHENTICATED"
+        said = (("authorization", "Bearer open sesame"),)
+        assert len(service.GetModelStatus(request, timeout=20, metadata=said).model_version_status) == 1
+
+
+def test_the_page_asks_for_the_token_and_shows_nothing_without_it(folder):
+    with running(folder.parent, token="open sesame") as server:
+        status, _, page = ask(server, "/", method="GET")
+        assert status == 200
+        assert b'id="token"' in page
+        assert b"versioned" not in page
+        assert b"sesame" not in page
+        for path in ("/zoo/models", "/zoo/requests", "/v1/models/versioned", "/?", "/x"):
+            assert ask(server, path, method="GET")[0] == (401 if path != "/?" else 200)
+        assert ask(server, "/", b"")[0] == 404
+        allowed = {"Authorization": "Bearer open sesame"}
+        assert b"versioned" in ask(server, "/zoo/models", method="GET", **allowed)[2]
+        assert ask(server, "/zoo/requests", method="GET", **allowed)[0] == 200
+        body = b'{"signature_name": "serving_default", "inputs": {"x": [0.0]}}'
+        assert ask(server, "/v1/models/versioned:predict", body, **allowed)[0] == 200
+
+
+@pytest.mark.parametrize("token", ["", " \n", "ä", "two\nlines"])
+def test_a_file_that_holds_no_token_is_refused(token, folder, capsys):
+    (folder.parent / "token").write_text(token)
+    assert main(["serve", str(folder.parent), "--token-file", str(folder.parent / "token")]) == 2
+    assert "Expected a token of printable ASCII characters" in capsys.readouterr().err
 
 
 def test_the_page_lists_models_and_counts_requests(folder):
@@ -252,9 +304,7 @@ def test_both_ports_speak_tls(folder):
             ask(server, "/v1/models/versioned", method="GET")
         credentials = grpc.ssl_channel_credentials(pathlib.Path(pem).read_bytes())
         with grpc.secure_channel(f"127.0.0.1:{server.grpc_port}", credentials) as channel:
-            request = get_model_status_pb2.GetModelStatusRequest()
-            request.model_spec.name = "versioned"
-            answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=20)
+            answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status_request(), timeout=20)
             assert [one.version for one in answer.model_version_status] == [1]
     with pytest.raises(ValueError, match="Cannot read the certificate"):
         Server([], 0, 0, certificate="nowhere.pem", key=pem)

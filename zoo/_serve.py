@@ -21,7 +21,7 @@ def add_serve(commands):
     command.add_argument("--allow-reload", action="store_true", help="clients may change the models, over gRPC")
     command.add_argument("--certificate", metavar="FILE", help="TLS certificate of both ports")
     command.add_argument("--key", metavar="FILE", help="of the certificate")
-    command.add_argument("--token-file", metavar="FILE", help="REST requests say `Authorization: Bearer` what it holds")
+    command.add_argument("--token-file", metavar="FILE", help="requests say `Authorization: Bearer` what it holds")
     command.set_defaults(run=_serve)
 
 
@@ -34,10 +34,20 @@ def add_verify(commands):
     command.set_defaults(run=_verify)
 
 
+def _token(file):
+    """What a file of a token holds; None without a file."""
+    if file is None:
+        return None
+    token = pathlib.Path(file).read_text().strip()
+    if not token or not token.isascii() or not token.isprintable():
+        raise ValueError(f"Expected a token of printable ASCII characters in {file}. Write one, and no more, into it.")
+    return token
+
+
 def _verify(options):
     with quiet_start():
         from mmkeras import serving
-    token = pathlib.Path(options.token_file).read_text().strip() if options.token_file else None
+    token = _token(options.token_file)
     largest = 0.0
     try:
         with serving.Client(options.url, token=token) as client:
@@ -60,7 +70,7 @@ def _serve(options):
     with quiet_start():
         from mmkeras import serving
     configs = serving.read_models(options.config) if options.config else serving.models_in(options.folder)
-    token = pathlib.Path(options.token_file).read_text().strip() if options.token_file else None
+    token = _token(options.token_file)
     server = serving.Server(
         configs, options.rest_port, options.grpc_port, options.host,
         batching=serving.read_batching(options.batching) if options.batching else None,

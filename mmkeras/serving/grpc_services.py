@@ -1,6 +1,7 @@
 """TensorFlow Serving's gRPC services: PredictionService and ModelService."""
 
 import functools
+import hmac
 import math
 import time
 
@@ -46,6 +47,28 @@ def _answering(method):
         context.abort(_CODES[status], echoed(failed.message, _LONGEST))
 
     return call
+
+
+class TokenAsked(grpc.ServerInterceptor):
+    """Refuses calls whose metadata do not say `authorization: Bearer TOKEN`.
+
+    Args:
+        token: what they have to say.
+    """
+
+    def __init__(self, token):
+        self._expected = f"Bearer {token}".encode()
+        self._refusal = grpc.unary_unary_rpc_method_handler(_refuse)
+
+    def intercept_service(self, continuation, handler_call_details):
+        given = dict(handler_call_details.invocation_metadata).get("authorization", "")
+        if hmac.compare_digest(given.encode(), self._expected):
+            return continuation(handler_call_details)
+        return self._refusal
+
+
+def _refuse(request, context):
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, "Expected the metadata authorization: Bearer TOKEN.")
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):

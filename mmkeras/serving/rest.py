@@ -77,7 +77,8 @@ class Rest:
             if method == "OPTIONS":
                 known = headers.get(b"origin", b"").startswith((b"http://", b"https://"))
                 return (200 if known else 400), b"", b"application/json"
-            if self.token is not None and not self._is_allowed(headers):
+            # The page itself shows nothing: it asks for the token, and says it with all that it asks.
+            if self.token is not None and path != "/" and not self._is_allowed(headers):
                 raise ServingError("UNAUTHENTICATED", "Expected the header Authorization: Bearer TOKEN.")
             if method == "GET" and path == self.metrics_path:
                 return 200, self.metrics.text().encode(), b"text/plain; version=0.0.4"

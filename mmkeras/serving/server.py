@@ -12,7 +12,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from mmkeras.serving.batching import Batcher
 from mmkeras.serving.errors import LARGEST_BODY
-from mmkeras.serving.grpc_services import ModelService, PredictionService
+from mmkeras.serving.grpc_services import ModelService, PredictionService, TokenAsked
 from mmkeras.serving.metrics import Metrics
 from mmkeras.serving.models import Models
 from mmkeras.serving.page import pages
@@ -32,6 +32,7 @@ class Server:
         retries, retry_seconds: see `Models`.
         reload: whether clients may change what is served, over gRPC.
         certificate, key: files of a TLS certificate and its key, for both ports.
+        token: what clients have to say on both ports, `Authorization: Bearer …`; None for nothing.
         **rest: further options of `Rest`.
 
     Example:
@@ -44,7 +45,8 @@ class Server:
 
     def __init__(
         self, configs, rest_port=8501, grpc_port=8500, host="127.0.0.1", batching=None, poll_seconds=1.0, retries=5,
-        retry_seconds=60.0, reload=False, certificate=None, key=None, threads=16, **rest,
+        retry_seconds=60.0, reload=False, certificate=None, key=None, token=None, threads=16,
+        **rest,
     ):  # fmt: skip
         if certificate:
             _check_certificate(certificate, key)
@@ -56,7 +58,7 @@ class Server:
         self._rest, self._grpc = None, None
         if rest_port is not None:
             rest = {"threads": threads, "pages": pages(self.models, self.metrics), "may_wait": bool(batching), **rest}
-            self._app = Rest(self.models, self.metrics, runner, **rest)
+            self._app = Rest(self.models, self.metrics, runner, token=token, **rest)
             # Bound here, not in `start`: a port that is taken is told at once, and a free one is known.
             self._socket = _bound(host, rest_port)
             self.rest_port = self._socket.getsockname()[1]
@@ -69,7 +71,10 @@ class Server:
         if grpc_port is not None:
             pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
             # 4 MB would be the most otherwise, a few photographs.
-            self._grpc = grpc.server(pool, options=[("grpc.max_receive_message_length", LARGEST_BODY)])
+            self._grpc = grpc.server(
+                pool, interceptors=[] if token is None else [TokenAsked(token)],
+                options=[("grpc.max_receive_message_length", LARGEST_BODY)],
+            )  # fmt: skip
             prediction = PredictionService(self.models, self.metrics, runner)
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._grpc)
             self.model_service = ModelService(self.models, self.metrics, reload)
