@@ -4,14 +4,13 @@ import json
 import pathlib
 import resource
 
-import models as examples
 import numpy as np
 import pytest
 import tensorflow as tf
 from running import running
 
 from mmkeras import export
-from mmkeras.serving import Client, ModelConfig, Models, ServingError, config
+from mmkeras.serving import ModelConfig, Models, config
 from mmkeras.serving.warm_up import warm_up
 from zoo._cli import main
 
@@ -113,33 +112,3 @@ def test_files_for_the_original_server_are_written(tmp_path):
     assert config.read_monitoring(tmp_path / "monitoring.config") == "/monitoring/prometheus/metrics"
     for name in ("docker-compose.yml", "kubernetes.yml"):
         assert "--model_config_file=/models/models.config" in (tmp_path / name).read_text()
-
-
-# The client
-
-
-def test_the_client_takes_lists_arrays_and_files_by_either_way(tmp_path):
-    examples.named(tmp_path / "named" / "1")
-    examples.labels(tmp_path / "labels" / "1")
-    (tmp_path / "picture").write_bytes(b"\x00 a picture")
-    given = {"int_tensor": np.array([[1, 2]], "int32"), "str_tensor": [tmp_path / "picture", "ä"]}
-    with running(tmp_path, grpc_port=0) as server:
-        for url in (f"http://127.0.0.1:{server.rest_port}", f"grpc://127.0.0.1:{server.grpc_port}"):
-            with Client(url) as client:
-                answer = client.predict("named", int_tensor=given["int_tensor"], str_tensor=given["str_tensor"][1:],
-                                        float_tensor=[0.5], dbl_tensor=np.array([0.25]))  # fmt: skip
-                assert answer["int_tensor"].tolist() == [[1, 2]]
-                assert answer["float_tensor"].tolist() == [0.5]
-                assert [s if isinstance(s, str) else s.decode() for s in answer["str_tensor"]] == ["ä"]
-                with pytest.raises(ServingError) as caught:
-                    client.predict("nobody", x=[1.0])
-                assert caught.value.code == "NOT_FOUND"
-        with Client(f"http://127.0.0.1:{server.rest_port}") as client:
-            echoed = client.predict("named", str_tensor=[tmp_path / "picture"], int_tensor=[1], float_tensor=[1.0],
-                                    dbl_tensor=[1.0])  # fmt: skip
-            assert echoed["str_tensor_bytes"].tolist() == [b"\x00 a picture"]
-            found = client.classify("labels", [{"x": [0.5, 0.25, 0.125]}], "serving_default")
-            assert found == [[("car", 0.5), ("bike", 0.25), ("bus", 0.125)]]
-            assert client.status("named")[0]["state"] == "AVAILABLE"
-    with pytest.raises(ValueError, match="Expected a URL such as"):
-        Client("127.0.0.1:8501")
