@@ -1,5 +1,7 @@
 """The client: what it takes and gives is the same over REST and gRPC."""
 
+import base64
+import json
 import pathlib
 
 import models as examples
@@ -9,6 +11,7 @@ import tensorflow as tf
 from running import running
 
 from mmkeras.serving import Client, ServingError
+from zoo._cli import main
 
 PEM = pathlib.Path(__file__).parent / "serving" / "localhost.pem"
 
@@ -184,3 +187,80 @@ def test_a_url_of_another_kind_is_refused(url):
         Client(url)
     with pytest.raises(ValueError, match="Certificates are of https"):
         Client("grpc://127.0.0.1:8500", ca="x.pem")
+
+
+# zoo client
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(params=["rest", "grpc"])
+def command(request, server, capsys):
+    """What `zoo client URL …` prints, or says that is wrong."""
+
+    def run(*arguments):
+        code = main(["client", urls(server)[request.param], *map(str, arguments)])
+        said = capsys.readouterr()
+        return json.loads(said.out) if code == 0 else said.err
+
+    return run
+
+
+def test_a_row_is_asked_about_from_the_command_line(command, tmp_path):
+    assert command("half_plus_two", "x=[1]") == {"y": [[2.5]]}
+    assert command("half_plus_two", "x=[[1], [2.5]]", "--version", 1) == {"y": [[2.5], [3.25]]}
+    found = command("named", "int_tensor=3", "str_tensor=a red circle", "float_tensor=0.5", "dbl_tensor=1e-3")
+    assert found == {"int_tensor": 3, "str_tensor": "a red circle", "float_tensor": 0.5, "dbl_tensor": 0.001,
+                     "str_tensor_bytes": str(pathlib.Path("str_tensor.bin"))}  # fmt: skip
+
+
+def test_files_are_sent_and_written(command, tmp_path):
+    (tmp_path / "dot.png").write_bytes(PNG)
+    out = tmp_path / "pictures"
+    found = command("echo", f"x={tmp_path / 'dot.png'}", "--signature", "string_bytes", "--out", out)
+    assert found == {"y_bytes": str(out / "y.png")}
+    found = command("echo", f'x=["{tmp_path / "dot.png"}", "b"]', "--signature", "string_bytes", "--out", out)
+    assert found == {"y_bytes": [str(out / "y-0.png"), str(out / "y-1.bin")]}
+    assert (out / "y-0.png").read_bytes() == PNG
+    assert (out / "y-1.bin").read_bytes() == b"b"
+
+
+def test_examples_are_asked_about_from_the_command_line(command):
+    found = command("labels", "x=[0.5, 0.25, 0.125]", "--signature", "serving_default")
+    assert found == [[["car", 0.5], ["bike", 0.25], ["bus", 0.125]]]
+    assert command("half_plus_two", "x=1.0", "--signature", "regress_x_to_y") == [2.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["half_plus_two", "x"], "Expected NAME=VALUE, such as text='a red circle'. Received: 'x'."),
+        (["half_plus_two", "x=a"], "Expected numbers as JSON, such as x='[0.5, 1]'. Received: 'a'."),
+        (["half_plus_two", "z=1"], "`serving_default` has no input `z`. It has: x."),
+        (["named", "--signature", "tow"], "`named` has no signature `tow`. Did you mean `two`? It has: "),
+        (["nobody", "x=1"], "Servable not found for request: Latest(nobody)"),
+        (["echo", "x=cat.png", "--signature", "string"], "There is no file cat.png."),
+        (["echo", "x=1", "--version", "7"], "Servable not found for request: Specific(echo, 7)"),
+        (["echo", "x=1", "--token-file", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_told(command, arguments, message):
+    said = command(*arguments)
+    assert said.startswith("zoo: error: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "grpc://127.0.0.1:1", "http://nowhere.invalid"])
+def test_a_server_that_is_not_there_is_told_in_a_line(url, capsys):
+    assert main(["client", url, "half_plus_two", "x=1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"zoo: error: There is no server at {url}: ")
+    assert said.count("\n") == 1

@@ -44,6 +44,34 @@ def test_a_server_is_verified_by_what_the_model_answered_when_it_was_exported(tm
     assert main(["verify", url, "--servables", str(tmp_path)]) == 2
 
 
+def test_the_version_that_is_named_is_the_one_that_is_verified(tmp_path, capsys):
+    exported(tmp_path)
+    with running(tmp_path, grpc_port=0) as server:
+        for url in (f"http://127.0.0.1:{server.rest_port}", f"grpc://127.0.0.1:{server.grpc_port}"):
+            assert main(["verify", url, "--servables", str(tmp_path)]) == 0
+            assert capsys.readouterr().out.startswith("doubling, version 1, serving_default: largest difference ")
+        exported(tmp_path)  # which the server does not know yet
+        assert main(["verify", url, "--servables", str(tmp_path)]) == 2
+        assert "Specific(doubling, 2)" in capsys.readouterr().err
+        server.models.poll()
+        assert main(["verify", url, "--servables", str(tmp_path)]) == 0
+        assert "doubling, version 2" in capsys.readouterr().out
+
+
+def test_a_server_with_tls_and_a_token_is_verified(tmp_path, capsys):
+    pem = str(pathlib.Path(__file__).parent / "serving" / "localhost.pem")
+    exported(tmp_path)
+    (tmp_path / "token").write_text("open sesame\n")
+    with running(tmp_path, grpc_port=0, certificate=pem, key=pem, token="open sesame") as server:
+        for url in (f"https://127.0.0.1:{server.rest_port}", f"grpcs://127.0.0.1:{server.grpc_port}"):
+            command = ["verify", url, "--servables", str(tmp_path)]
+            assert main([*command, "--ca", pem, "--token-file", str(tmp_path / "token")]) == 0
+            assert main([*command, "--ca", pem]) == 2
+            assert f"The server at {url} said: Expected the" in capsys.readouterr().err
+            assert main(command) == 2
+            assert f"Nobody known here vouches for {url}" in capsys.readouterr().err
+
+
 def test_warm_up_requests_are_run_and_a_broken_file_keeps_the_version_out(tmp_path):
     file = exported(tmp_path) / "assets.extra" / "tf_serving_warmup_requests"
     models = Models(config.models_in(tmp_path), retries=0, warm_up=warm_up)

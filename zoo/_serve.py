@@ -25,16 +25,7 @@ def add_serve(commands):
     command.set_defaults(run=_serve)
 
 
-def add_verify(commands):
-    command = commands.add_parser("verify", help="whether a server answers as the models did when they were exported")
-    command.add_argument("url", help="of any server with TensorFlow Serving's API, such as http://127.0.0.1:8501")
-    command.add_argument("--servables", default="servables", help="folder of the exported models (servables)")
-    command.add_argument("--tolerance", type=float, default=1e-4, help="largest difference of a number (1e-4)")
-    command.add_argument("--token-file", metavar="FILE", help="as for serve")
-    command.set_defaults(run=_verify)
-
-
-def _token(file):
+def token_in(file):
     """What a file of a token holds; None without a file."""
     if file is None:
         return None
@@ -42,23 +33,6 @@ def _token(file):
     if not token or not token.isascii() or not token.isprintable():
         raise ValueError(f"Expected a token of printable ASCII characters in {file}. Write one, and no more, into it.")
     return token
-
-
-def _verify(options):
-    with quiet_start():
-        from mmkeras import serving
-    token = _token(options.token_file)
-    largest = 0.0
-    try:
-        with serving.Client(options.url, token=token) as client:
-            for model, version, signature, difference in serving.verify(client, options.servables):
-                print(f"{model}, version {version}, {signature}: largest difference {difference:.2g}", flush=True)
-                largest = max(largest, difference)
-    except serving.ServingError as error:
-        raise ValueError(f"The server at {options.url} said: {error.message}") from None
-    except ConnectionError:
-        raise ValueError(f"There is no server at {options.url}.") from None
-    return 0 if largest <= options.tolerance else 1
 
 
 def _serve(options):
@@ -70,7 +44,7 @@ def _serve(options):
     with quiet_start():
         from mmkeras import serving
     configs = serving.read_models(options.config) if options.config else serving.models_in(options.folder)
-    token = _token(options.token_file)
+    token = token_in(options.token_file)
     server = serving.Server(
         configs, options.rest_port, options.grpc_port, options.host,
         batching=serving.read_batching(options.batching) if options.batching else None,
