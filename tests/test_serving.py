@@ -145,6 +145,55 @@ def test_a_new_version_takes_the_place_of_the_old_and_a_broken_one_does_not(fold
         answer(models, version=2)
 
 
+def cut(size):
+    return lambda file: file.write_bytes(file.read_bytes()[:size])
+
+
+DAMAGE = {
+    "no saved_model.pb": ("saved_model.pb", pathlib.Path.unlink, "SavedModel file does not exist at"),
+    "half a saved_model.pb": ("saved_model.pb", cut(500), "Cannot parse file"),
+    "an empty saved_model.pb": ("saved_model.pb", cut(0), "MetaGraphDef associated with tags 'serve' could not be fou"),
+    "half the values": ("variables/variables.data-00000-of-00001", cut(5), "Read less bytes than requested"),
+    "no values": ("variables/variables.data-00000-of-00001", pathlib.Path.unlink, "No such file or directory"),
+    "half an index": ("variables/variables.index", cut(50), "not an sstable"),
+    "no variables": ("variables", shutil.rmtree, "is not a valid checkpoint"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_broken_version_leaves_the_old_one_and_says_once_what_is_wrong(damage, tmp_path, caplog):
+    folder = tmp_path / "half_plus_two"
+    examples.half_plus_two(folder / "1")
+    models = Models([ModelConfig("half_plus_two", str(folder))], retries=1, retry_seconds=0.0)
+    name, harm, message = DAMAGE[damage]
+    shutil.copytree(folder / "1", tmp_path / "new")
+    harm(tmp_path / "new" / name)
+    (tmp_path / "new").rename(folder / "2")
+    for state in ("LOADING", "END", "END"):
+        models.poll()
+        (number, broken), (_, old) = models.status("half_plus_two")
+        assert (number, broken.state, old.state) == (2, state, "AVAILABLE")
+    assert broken.error.message.startswith(f"Could not load {folder / '2'}: ")
+    assert message in broken.error.message
+    assert "\n" not in broken.error.message
+    assert caplog.messages == [f"half_plus_two, version 2: {broken.error.message}"]
+    with models.using("half_plus_two") as servable:
+        assert servable.run("serving_default", {"x": np.ones((1, 1), "float32")})["y"].item() == 2.5
+
+
+def test_a_broken_version_ends_with_its_folder_and_may_come_again(folder):
+    models = Models([ModelConfig("versioned", str(folder))], retries=5, retry_seconds=60.0)
+    (folder / "2").mkdir()
+    models.poll()
+    assert [one.state for _, one in models.status("versioned")] == ["LOADING", "AVAILABLE"]
+    (folder / "2").rmdir()
+    models.poll()
+    assert [one.state for _, one in models.status("versioned")] == ["END", "AVAILABLE"]
+    versions(folder, 2)
+    models.poll()
+    assert answer(models) == 2
+
+
 def test_a_version_in_use_is_freed_when_it_is_done(folder):
     models = Models([ModelConfig("versioned", str(folder))])
     with models.using("versioned") as old:
@@ -327,6 +376,65 @@ def test_answers_on_a_kept_connection_are_not_held_back(folder):
 def test_a_port_that_is_taken_is_told(folder):
     with running(folder.parent) as server, pytest.raises(ValueError, match="Take another --rest-port"):
         Server([], server.rest_port, None)
+
+
+def serve(*arguments):
+    """What `zoo serve` prints until it listens, and the process."""
+    command = [sys.executable, "-m", "zoo._cli", "serve", *map(str, arguments), "--rest-port", "0", "--grpc-port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = []
+    while not lines or not lines[-1].startswith("gRPC: "):
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.communicate()
+    return lines, process
+
+
+def test_the_command_says_which_models_have_nothing_to_serve_and_what_is_broken(folder, tmp_path):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "broken" / "3").mkdir(parents=True)
+    none, of_nobody = tmp_path / "none", "model_version_policy { specific { versions: 4 versions: 7 } }"
+    given = (("absent", "/models/absent", ""), ("none", none, ""), ("broken", tmp_path / "broken", ""),
+             ("other", folder, of_nobody), ("versioned", folder, ""))  # fmt: skip
+    listed = (
+        f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" {more} }}'
+        for name, path, more in given
+    )
+    (tmp_path / "models.config").write_text(f"model_config_list {{ {' '.join(listed)} }}")
+    lines, process = serve("--config", tmp_path / "models.config")
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert lines[0].startswith("versioned, version 1: http://127.0.0.1:")
+    assert lines[1:-1] == [
+        "absent: no version to serve. There is no folder /models/absent.\n",
+        f"none: no version to serve. There is no folder of a version, such as 1, in {none}.\n",
+        f"other: no version to serve. None of the versions 4, 7 is in {folder}.\n",
+    ]
+    assert said[1].startswith(
+        f"broken, version 3: Could not load {tmp_path / 'broken' / '3'}: SavedModel file does not"
+    )
+    assert said[1].count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('base_path: "relative"', "Expected model m to have an absolute path or URI; got base_path()=relative"),
+        ('base_path: "/m" model_platform: "x"', "Model m requests unsupported platform x"),
+        ('base_path: "FOLDER" version_labels { key: "stable" value: 99 }', "label stable to version 99 of model m"),
+        ('base_path: "/m" } config { name: "m" base_path: "/m"', "Illegal to list model m multiple times"),
+        ('base_path: 7', "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_is_told_in_a_line(config, message, folder, tmp_path, capsys):
+    text = config.replace("FOLDER", str(folder))
+    (tmp_path / "models.config").write_text(f'model_config_list {{ config {{ name: "m" {text} }} }}')
+    command = ["serve", "--config", str(tmp_path / "models.config"), "--rest-port", "0", "--grpc-port", "0"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"zoo: error: {tmp_path / 'models.config'} cannot be ")
+    assert message in said
+    assert said.count("\n") == 1
 
 
 def test_the_command_serves_until_it_is_asked_to_stop(folder):

@@ -16,6 +16,9 @@ def add_serve(commands):
     command.add_argument("--batching", metavar="FILE", help="batching_parameters.txt: requests run together")
     command.add_argument("--monitoring", metavar="FILE", help="monitoring.config: metrics for Prometheus")
     command.add_argument("--poll-seconds", type=float, default=1.0, help="how often new versions are looked for (1)")
+    command.add_argument(
+        "--load-retries", type=int, default=5, help="a version that cannot be loaded, a minute later (5)"
+    )
     command.add_argument("--timeout", type=float, default=30.0, help="seconds a REST request may take (30)")
     command.add_argument("--cors", action="store_true", help="pages of any origin may ask")
     command.add_argument("--allow-reload", action="store_true", help="clients may change the models, over gRPC")
@@ -43,19 +46,33 @@ def _serve(options):
         raise ValueError("TLS takes a --certificate and its --key. Received: one of them.")
     with quiet_start():
         from mmkeras import serving
-    configs = serving.read_models(options.config) if options.config else serving.models_in(options.folder)
-    token = token_in(options.token_file)
-    server = serving.Server(
-        configs, options.rest_port, options.grpc_port, options.host,
-        batching=serving.read_batching(options.batching) if options.batching else None,
-        metrics_path=serving.read_monitoring(options.monitoring) if options.monitoring else None,
-        poll_seconds=options.poll_seconds, timeout=options.timeout, cors=options.cors, reload=options.allow_reload,
-        certificate=options.certificate, key=options.key, token=token,
-    )  # fmt: skip
+    try:
+        server = _server(options, serving)
+    except serving.ServingError as error:
+        raise ValueError(f"{options.config or options.folder} cannot be served: {error.message}") from None
+    server.run(lambda: _tell(server, options))
+
+
+def _tell(server, options):
+    """Says what is served where; what is wrong with a version has been logged."""
     scheme = "https" if options.certificate else "http"
     for name in server.models.names:
         for number, one in server.models.status(name) if server.models.knows(name) else ():
-            url = f"{scheme}://{options.host}:{server.rest_port}/v1/models/{name}"
-            print(f"{name}, version {number}: {url if one.servable else one.error.message}", flush=True)
+            if one.servable:
+                url = f"{scheme}://{options.host}:{server.rest_port}/v1/models/{name}"
+                print(f"{name}, version {number}: {url}", flush=True)
+    for name, why in server.models.without_versions().items():
+        print(f"{name}: no version to serve. {why}", flush=True)
     print(f"gRPC: {options.host}:{server.grpc_port}. Stop with Ctrl-C (process {os.getpid()}).", flush=True)
-    server.run()
+
+
+def _server(options, serving):
+    configs = serving.read_models(options.config) if options.config else serving.models_in(options.folder)
+    return serving.Server(
+        configs, options.rest_port, options.grpc_port, options.host,
+        batching=serving.read_batching(options.batching) if options.batching else None,
+        metrics_path=serving.read_monitoring(options.monitoring) if options.monitoring else None,
+        poll_seconds=options.poll_seconds, retries=options.load_retries, timeout=options.timeout, cors=options.cors,
+        reload=options.allow_reload, certificate=options.certificate, key=options.key,
+        token=token_in(options.token_file),
+    )  # fmt: skip

@@ -86,8 +86,7 @@ class Servable:
                 self.meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
         except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
             self._session.close()
-            said = str(error).strip().splitlines()
-            raise ServingError("NOT_FOUND", f"Could not load {path}: {said[0] if said else error!r}") from None
+            raise ServingError(_code(error, "NOT_FOUND"), f"Could not load {path}: {_telling(error)}") from None
         finally:
             logger.setLevel(level)
         found = self.meta_graph.signature_def
@@ -125,10 +124,9 @@ class Servable:
             found = call(*feeds.values())
             return {alias: _as_array(value) for alias, value in zip(wanted, found, strict=True)}
         except tf.errors.OpError as error:
-            code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "UNKNOWN")
             # The first line; those after it tell of the graph, and any may repeat what was asked.
             said = (error.message or type(error).__name__).splitlines()[0]
-            raise ServingError(code, echoed(said)) from None
+            raise ServingError(_code(error, "UNKNOWN"), echoed(said)) from None
         except (TypeError, ValueError) as error:  # an array that does not fit its placeholder
             raise invalid(echoed(str(error))) from None
 
@@ -174,6 +172,17 @@ class Servable:
             self._closing, idle = True, not self._users
         if idle:
             self._session.close()
+
+
+def _code(error, otherwise):
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), otherwise)
+
+
+def _telling(error):
+    """The first line of an error that says what is wrong; a session's begin with that a graph was executed."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = (line for line in lines if line and line != "Graph execution error:")
+    return next(told, type(error).__name__)
 
 
 def _steady(graph_def, signatures):

@@ -104,12 +104,13 @@ class Server:
             self.batcher.close()
         self.models.close()
 
-    def run(self):
-        """Answers until SIGTERM or SIGINT, then stops."""
+    def run(self, started=lambda: None):
+        """Answers until SIGTERM or SIGINT, then stops; calls a function when it has begun to."""
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
         self.start()
+        started()
         stopping.wait()
         self.stop()
 
