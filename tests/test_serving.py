@@ -26,7 +26,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from mmkeras.serving import Batching, ModelConfig, Models, Server, ServingError
+from mmkeras.serving import Batching, Client, ModelConfig, Models, Server, ServingError
 from mmkeras.serving.batching import Batcher
 from zoo._cli import main
 
@@ -109,6 +109,34 @@ def test_who_waits_too_long_is_told():
     with pytest.raises(ServingError) as caught:
         batcher(Doubling(), "s", {"x": np.ones((1, 1))}, timeout_ms=20)
     assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+def test_classify_and_regress_go_in_batches_as_predict_does(tmp_path):
+    examples.half_plus_two(tmp_path / "half_plus_two" / "1")
+    body = {"predict": {"instances": [[1.0]] * 5}, "classify": {"examples": [{"x": 1.0}] * 5}}
+    body["regress"] = body["classify"]
+    signatures = {"predict": "serving_default", "classify": "classify_x_to_y", "regress": "regress_x_to_y"}
+    with running(tmp_path, grpc_port=0, batching=Batching(4)) as server:
+        for verb, signature in signatures.items():
+            given = json.dumps({**body[verb], "signature_name": signature})
+            status, _, said = ask(server, f"/v1/models/half_plus_two:{verb}", given)
+            assert (status, json.loads(said)) == (
+                400, {"error": "Task size 5 is larger than maximum input batch size 4"}
+            )  # fmt: skip
+            few = {name: rows[:4] for name, rows in body[verb].items()}
+            given = json.dumps({**few, "signature_name": signature})
+            assert ask(server, f"/v1/models/half_plus_two:{verb}", given)[0] == 200
+
+
+def test_a_batch_of_64_gathers_from_requests_of_one_row(tmp_path, monkeypatch):
+    examples.versioned(tmp_path / "versioned" / "1", 1)
+    with running(tmp_path, batching=Batching(64, batch_timeout_micros=20_000_000)) as server:
+        servable, sizes = server.models.servable("versioned"), []
+        run = servable.run
+        monkeypatch.setattr(servable, "run", lambda *given: sizes.append(len(given[1]["x"])) or run(*given))
+        answers = at_once(lambda _: ask(server, "/v1/models/versioned:predict", b'{"instances": [0.0]}')[0], [0] * 64)
+        assert answers == [200] * 64
+        assert sizes == [64]
 
 
 # Versions
@@ -338,6 +366,32 @@ def test_the_page_lists_models_and_counts_requests(folder):
         counted = json.loads(ask(server, "/zoo/requests", method="GET")[2])
         assert {"model": "versioned", "status": "OK", "requests": 1} in counted
         assert {"model": "", "status": "NOT_FOUND", "requests": 1} in counted
+
+
+@pytest.mark.parametrize("batching", [None, Batching(64)], ids=["alone", "in batches"])
+def test_the_times_of_tensorflow_are_counted(batching, tmp_path):
+    examples.half_plus_two(tmp_path / "half_plus_two" / "1")
+    with running(tmp_path, grpc_port=0, batching=batching, metrics_path="/metrics") as server:
+        for verb, body in (
+            ("predict", {"instances": [[1.0]]}),
+            ("classify", {"signature_name": "classify_x_to_y", "examples": [{"x": 1.0}]}),
+            ("regress", {"signature_name": "regress_x_to_y", "examples": [{"x": 1.0}]}),
+        ):
+            for _ in range(20):  # by a thread, and by the event loop
+                assert ask(server, f"/v1/models/half_plus_two:{verb}", json.dumps(body))[0] == 200
+        with Client(f"grpc://127.0.0.1:{server.grpc_port}") as client:
+            client.predict("half_plus_two", x=[[1.0]])
+            client.classify("half_plus_two", [{"x": 1.0}], "classify_x_to_y")
+            client.regress("half_plus_two", [{"x": 1.0}], "regress_x_to_y")
+        lines = ask(server, "/metrics", method="GET")[2].decode().splitlines()
+        figures = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        for entrypoint, count in {"predict": 20, "classify": 20, "regress": 20, "Predict": 1, "Classify": 1}.items():
+            labels = f'{{model_name="half_plus_two",API="{entrypoint}"}}'
+            assert int(figures[f":tensorflow:serving:runtime_latency_count{labels}"]) == count
+            run, whole = (
+                float(figures[f":tensorflow:serving:{n}_latency_sum{labels}"]) for n in ("runtime", "request")
+            )
+            assert 0 < run < whole
 
 
 def test_both_ports_speak_tls(folder):

@@ -79,7 +79,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """
 
     def __init__(self, models, metrics, runner):
-        self.models, self.metrics, self.runner = models, metrics, runner
+        self.models, self.metrics, self._runner = models, metrics, runner
 
     @_answering
     def Predict(self, request, context):
@@ -93,7 +93,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 if alias not in signature.outputs:
                     raise invalid(f"output tensor alias not found in signature: {echoed(alias)} Outputs expected to be "
                                   f"in the set {{{','.join(signature.outputs)}}}.")  # fmt: skip
-            outputs = self.runner(servable, key, feeds, list(request.output_filter) or None, _timeout(context))
+            run = self.metrics.timed(self._runner, "Predict")
+            outputs = run(servable, key, feeds, list(request.output_filter) or None, _timeout(context))
             answer = predict_pb2.PredictResponse()
             _describe(answer.model_spec, servable, key)
             for alias, array in outputs.items():
@@ -173,7 +174,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         with self._using(request) as servable:
             key = request.model_spec.signature_name or "serving_default"
             _describe(spec, servable, key)
-            return ask(servable, key, _examples(given), _timeout(context))
+            run = self.metrics.timed(self._runner, "Classify" if ask is examples.classify else "Regress")
+            return ask(run, servable, key, _examples(given), _timeout(context))
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):

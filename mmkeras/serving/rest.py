@@ -49,7 +49,8 @@ class Rest:
         self, models, metrics, runner, metrics_path=None, timeout=30.0, largest_body=LARGEST_BODY, cors=False,
         token=None, pages=None, threads=16, may_wait=False,
     ):  # fmt: skip
-        self.models, self.metrics, self.runner, self.metrics_path = models, metrics, runner, metrics_path
+        self.models, self.metrics, self.metrics_path = models, metrics, metrics_path
+        self._runners = {verb: metrics.timed(runner, verb) for verb in ("predict", "classify", "regress")}
         self.timeout, self.largest_body, self.cors, self.token = timeout, largest_body, cors, token
         self.pages = pages or {}
         self.may_wait = may_wait
@@ -188,16 +189,18 @@ class Rest:
         if signature is None:
             raise invalid(f'Serving signature name: "{echoed(key)}" not found in signature def')
         feeds, rows = tensors.read_predict(request, signature.dtypes)
-        outputs = self.runner(servable, key, feeds, timeout_ms=timeout_ms)
+        outputs = self._runners["predict"](servable, key, feeds, timeout_ms=timeout_ms)
         return json_text.dumps(tensors.write_predict(outputs, rows))
 
     def _classify(self, servable, key, request, timeout_ms):
         given = examples.read_examples(request)
-        return json_text.dumps({"results": examples.classify(servable, key, given, timeout_ms)})
+        found = examples.classify(self._runners["classify"], servable, key, given, timeout_ms)
+        return json_text.dumps({"results": found})
 
     def _regress(self, servable, key, request, timeout_ms):
         given = examples.read_examples(request)
-        return json_text.dumps({"results": examples.regress(servable, key, given, timeout_ms)})
+        found = examples.regress(self._runners["regress"], servable, key, given, timeout_ms)
+        return json_text.dumps({"results": found})
 
     def status(self, name, version=None, label=None):
         """The states of a model's versions, JSON bytes; a label is passed over, as the original does."""

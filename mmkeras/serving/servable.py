@@ -174,6 +174,11 @@ class Servable:
             self._session.close()
 
 
+def run_alone(servable, key, feeds, outputs=None, timeout_ms=None):
+    """`Servable.run`, as a function."""
+    return servable.run(key, feeds, outputs, timeout_ms)
+
+
 def _code(error, otherwise):
     return next((code for kind, code in _CODES.items() if isinstance(error, kind)), otherwise)
 

@@ -17,7 +17,10 @@ from mmkeras.serving.metrics import Metrics
 from mmkeras.serving.models import Models
 from mmkeras.serving.page import pages
 from mmkeras.serving.rest import Rest
+from mmkeras.serving.servable import run_alone
 from mmkeras.serving.warm_up import warm_up
+
+_MOST_THREADS = 512
 
 
 class Server:
@@ -31,6 +34,7 @@ class Server:
         poll_seconds: how often new versions are looked for; None for never.
         retries, retry_seconds: see `Models`.
         reload: whether clients may change what is served, over gRPC.
+        threads: requests at once on a port, more where they wait for their batch.
         certificate, key: files of a TLS certificate and its key, for both ports.
         token: what clients have to say on both ports, `Authorization: Bearer …`; None for nothing.
         **rest: further options of `Rest`.
@@ -54,6 +58,8 @@ class Server:
         self.metrics = Metrics()
         self.batcher = Batcher(batching) if batching else None
         self.poll_seconds = poll_seconds
+        if batching:  # a request that waits for its batch keeps a thread: as many as a batch takes, and the next one
+            threads = max(threads, min(2 * batching.max_batch_size, _MOST_THREADS))
         runner = self.batcher or run_alone
         self._rest, self._grpc = None, None
         if rest_port is not None:
@@ -113,11 +119,6 @@ class Server:
         started()
         stopping.wait()
         self.stop()
-
-
-def run_alone(servable, key, feeds, outputs=None, timeout_ms=None):
-    """`Servable.run`, as a function."""
-    return servable.run(key, feeds, outputs, timeout_ms)
 
 
 def _check_certificate(certificate, key):
