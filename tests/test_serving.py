@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -441,6 +442,46 @@ def serve(*arguments):
         lines.append(process.stdout.readline())
         assert lines[-1], process.communicate()
     return lines, process
+
+
+def test_a_request_in_flight_is_answered_at_sigterm_and_one_that_has_not_come_is_not_waited_for(tmp_path):
+    examples.slow(tmp_path / "slow" / "1")
+    lines, process = serve(tmp_path)
+    port, found = int(lines[0].split(":")[-1].split("/")[0]), []
+    with (
+        contextlib.closing(socket.create_connection(("127.0.0.1", port))) as upload,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection,
+        Client(f"grpc://{lines[-1].split()[1][:-1]}") as client,
+    ):
+        upload.sendall(b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        asking = threading.Thread(target=lambda: found.append(client.predict("slow", n=500_000)["y"].item()))
+        asking.start()
+        connection.request("POST", "/v1/models/slow:predict", b'{"inputs": {"n": 500000}}')
+        time.sleep(0.3)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert connection.getresponse().read() == b'{"outputs":500000}'
+        asking.join()
+        assert found == [500_000]
+        assert upload.recv(1000).startswith(b"HTTP/1.1 503")
+    said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert time.monotonic() - began < 15
+    assert said[1] == ""
+
+
+def test_a_request_that_takes_too_long_does_not_keep_the_server_from_stopping(tmp_path):
+    examples.slow(tmp_path / "slow" / "1")
+    lines, process = serve(tmp_path, "--drain-seconds", 1)
+    port = int(lines[0].split(":")[-1].split("/")[0])
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("POST", "/v1/models/slow:predict", b'{"inputs": {"n": 2000000000}}')
+        time.sleep(0.3)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert time.monotonic() - began < 8
 
 
 def test_the_command_says_which_models_have_nothing_to_serve_and_what_is_broken(folder, tmp_path):

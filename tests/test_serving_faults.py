@@ -23,14 +23,19 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import answer, ask, running, versions, wait_for
+from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
+    get_model_status_pb2,
     inference_pb2,
+    input_pb2,
     model_management_pb2,
+    model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
 from mmkeras.serving import ModelConfig, Models, ServingError
@@ -424,18 +429,65 @@ TENSORS = st.builds(
 ) | st.sampled_from([tf.make_tensor_proto(v) for v in ([[1.0]], [1.0], ["1"], [[]], np.zeros((3, 1, 1), "float32"))])
 
 
+SIGNATURES = st.sampled_from(["", "serving_default", "no", "classify_x_to_y", "regress_x_to_y", "regress_x2_to_y3",
+                              "rank1", "int_scores", "wrong_batch", "mismatch", "__saved_model_init_op"])  # fmt: skip
+SPECS = st.builds(
+    lambda name, signature, version, label: model_pb2.ModelSpec(
+        name=name, signature_name=signature, **({} if version is None else {"version": {"value": version}}),
+        **({} if label is None else {"version_label": label}),
+    ),
+    st.sampled_from(["half_plus_two", "labels"]) | NAMES | st.just(""), SIGNATURES,
+    st.none() | st.sampled_from([0, 1, -1, 2**63 - 1]), st.none() | st.sampled_from(["stable", "x"]),
+)  # fmt: skip
+FEATURES = st.one_of(
+    st.lists(st.floats(width=32), max_size=4).map(lambda v: {"float_list": {"value": v}}),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=2).map(lambda v: {"int64_list": {"value": v}}),
+    st.lists(st.binary(max_size=4), max_size=2).map(lambda v: {"bytes_list": {"value": v}}),
+    st.just({}),
+)
+EXAMPLES = st.dictionaries(KEYS, FEATURES, max_size=2).map(lambda v: example_pb2.Example(features={"feature": v}))
+INPUTS = st.one_of(
+    st.lists(EXAMPLES, max_size=3).map(lambda v: {"example_list": {"examples": v}}),
+    st.tuples(EXAMPLES, st.lists(EXAMPLES, max_size=2)).map(
+        lambda v: {"example_list_with_context": {"context": v[0], "examples": v[1]}}
+    ),
+    st.just({}),
+).map(lambda v: input_pb2.Input(**v))
+METHODS = st.sampled_from(["", "x", "tensorflow/serving/classify", "tensorflow/serving/regress"])
+TASKS = st.builds(lambda spec, method: inference_pb2.InferenceTask(model_spec=spec, method_name=method), SPECS, METHODS)
+REQUESTS = st.one_of(
+    st.builds(
+        lambda spec, inputs, outputs: predict_pb2.PredictRequest(
+            model_spec=spec, inputs=inputs, output_filter=outputs
+        ),
+        SPECS, st.dictionaries(KEYS, TENSORS, max_size=2), st.lists(KEYS, max_size=1),
+    ),
+    st.builds(lambda s, i: classification_pb2.ClassificationRequest(model_spec=s, input=i), SPECS, INPUTS),
+    st.builds(lambda s, i: regression_pb2.RegressionRequest(model_spec=s, input=i), SPECS, INPUTS),
+    st.builds(lambda t, i: inference_pb2.MultiInferenceRequest(tasks=t, input=i), st.lists(TASKS, max_size=3), INPUTS),
+    st.builds(
+        lambda s, f: get_model_metadata_pb2.GetModelMetadataRequest(model_spec=s, metadata_field=f),
+        SPECS, st.lists(st.sampled_from(["signature_def", "x", ""]), max_size=2),
+    ),
+    SPECS.map(lambda s: get_model_status_pb2.GetModelStatusRequest(model_spec=s)),
+)  # fmt: skip
+
+
 def fuzz_by_grpc(port):
+    """Asks what can be asked over gRPC; every answer must be one that is foreseen."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        methods = {
+            "PredictRequest": prediction.Predict, "ClassificationRequest": prediction.Classify,
+            "RegressionRequest": prediction.Regress, "MultiInferenceRequest": prediction.MultiInference,
+            "GetModelMetadataRequest": prediction.GetModelMetadata,
+            "GetModelStatusRequest": model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus,
+        }  # fmt: skip
 
         @FUZZED
-        @given(NAMES, st.sampled_from(["", "serving_default", "no"]), st.dictionaries(KEYS, TENSORS, max_size=2))
-        def asked(name, signature, inputs):
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name, request.model_spec.signature_name = name, signature
-            for key, value in inputs.items():
-                request.inputs[key].CopyFrom(value)
-            answer = prediction.Predict.future(request, timeout=20)
+        @given(REQUESTS)
+        def asked(request):
+            answer = methods[type(request).__name__].future(request, timeout=20)
             assert answer.code().name not in ("INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED"), (request, answer.details())
 
         asked()

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 from zoo._run_commands import quiet_start
 
@@ -20,6 +21,7 @@ def add_serve(commands):
         "--load-retries", type=int, default=5, help="a version that cannot be loaded, a minute later (5)"
     )
     command.add_argument("--timeout", type=float, default=30.0, help="seconds a REST request may take (30)")
+    command.add_argument("--drain-seconds", type=float, default=20.0, help="longest wait for answers at SIGTERM (20)")
     command.add_argument("--cors", action="store_true", help="pages of any origin may ask")
     command.add_argument("--allow-reload", action="store_true", help="clients may change the models, over gRPC")
     command.add_argument("--certificate", metavar="FILE", help="TLS certificate of both ports")
@@ -50,7 +52,9 @@ def _serve(options):
         server = _server(options, serving)
     except serving.ServingError as error:
         raise ValueError(f"{options.config or options.folder} cannot be served: {error.message}") from None
-    server.run(lambda: _tell(server, options))
+    server.run(lambda: _tell(server, options), options.drain_seconds)
+    sys.stdout.flush()
+    os._exit(0)  # Python would wait for the threads of requests that could not be answered in time
 
 
 def _tell(server, options):

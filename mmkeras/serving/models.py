@@ -223,9 +223,10 @@ class Models:
     def close(self):
         """Ends the watch and frees all models when their requests are done."""
         self._stop.set()
-        with self._changing:
+        if self._changing.acquire(timeout=1.0):  # a large version that is being loaded is not waited for
             for name in list(self._configs):
                 self._unload_all(name)
+            self._changing.release()
 
     def _poll_one(self, config):
         versions = self._versions.setdefault(config.name, {})

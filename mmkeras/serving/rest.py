@@ -55,6 +55,7 @@ class Rest:
         self.pages = pages or {}
         self.may_wait = may_wait
         self._took = weakref.WeakKeyDictionary()  # {servable: {kind: seconds of its latest answers}}
+        self._uploads = set()  # tasks that wait for the rest of a request
         self.pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="rest")
 
     async def __call__(self, scope, receive, send):
@@ -91,12 +92,19 @@ class Rest:
             if not _API.fullmatch(full) and full.lower() != "/v1/models":
                 raise ServingError("NOT_FOUND", f"Not found: {echoed(full)}")
             return await self._api(method, full, headers, receive)
+        except asyncio.CancelledError:  # by `refuse_uploads`, or what stops the server
+            return 503, json_text.dumps({"error": "The server is stopping."}), b"application/json"
         except ServingError as error:
             return error.http_status, json_text.dumps({"error": error.message}), b"application/json"
         except _TooLarge as error:
             return 413, json_text.dumps({"error": str(error)}), b"application/json"
         except Exception as error:
             return 500, json_text.dumps({"error": unexpected(error).message}), b"application/json"
+
+    def refuse_uploads(self):
+        """Answers requests that have not come as a whole with an error; called in the event loop of one that stops."""
+        for task in self._uploads:
+            task.cancel()
 
     def close(self):
         """Ends its threads when their requests are answered."""
@@ -120,7 +128,12 @@ class Rest:
         if looked:
             look = self.metadata if found["metadata"] else self.status
             return 200, look(name, version, label), b"application/json"
-        body = await _body(headers, receive, self.largest_body)
+        task = asyncio.current_task()
+        self._uploads.add(task)
+        try:
+            body = await _body(headers, receive, self.largest_body)
+        finally:
+            self._uploads.discard(task)
         began, asked = time.monotonic(), (found["verb"], name, version, label)
         try:
             answer, status = await self._answered(asked, body), "OK"

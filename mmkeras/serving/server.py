@@ -1,10 +1,12 @@
 """The server: REST and gRPC on two ports over the same models."""
 
+import asyncio
 import concurrent.futures
 import signal
 import socket
 import ssl
 import threading
+import time
 
 import grpc
 import uvicorn
@@ -20,7 +22,16 @@ from mmkeras.serving.rest import Rest
 from mmkeras.serving.servable import run_alone
 from mmkeras.serving.warm_up import warm_up
 
-_MOST_THREADS = 512
+DRAIN_SECONDS = 20.0  # Kubernetes ends what has not stopped after 30
+_UPLOAD_SECONDS, _MOST_THREADS = 2.0, 512
+
+
+class _HttpServer(uvicorn.Server):
+    """Uvicorn, which waits as long for the rest of a request as for an answer, when it stops; here, for a moment."""
+
+    async def shutdown(self, sockets=None):
+        asyncio.get_running_loop().call_later(_UPLOAD_SECONDS, self.config.app.refuse_uploads)
+        await super().shutdown(sockets)
 
 
 class Server:
@@ -70,9 +81,9 @@ class Server:
             self.rest_port = self._socket.getsockname()[1]
             options = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
             # Logging is the program's to set up, not ours.
-            self._rest = uvicorn.Server(
+            self._rest = _HttpServer(
                 uvicorn.Config(self._app, log_config=None, access_log=False, lifespan="off", server_header=False,
-                               date_header=False, timeout_graceful_shutdown=30, **options)
+                               date_header=False, **options)
             )  # fmt: skip
         if grpc_port is not None:
             pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
@@ -97,28 +108,35 @@ class Server:
             self._thread = threading.Thread(target=self._rest.run, args=([self._socket],), name="rest", daemon=True)
             self._thread.start()
 
-    def stop(self, seconds=30.0):
-        """Takes no more requests, answers those it has, and frees the models."""
+    def stop(self, seconds=DRAIN_SECONDS):
+        """Takes no more requests, answers those it has, for at most so long, and frees the models."""
+        end = time.monotonic() + seconds + 1
         ended = self._grpc.stop(seconds) if self._grpc else None
         if self._rest:
+            self._rest.config.timeout_graceful_shutdown = seconds
             self._rest.should_exit = True
-            self._thread.join(seconds)
+            self._thread.join(max(end - time.monotonic(), 0))
             self._app.close()
         if ended:
-            ended.wait(seconds)
+            ended.wait(max(end - time.monotonic(), 0))
         if self.batcher:
             self.batcher.close()
         self.models.close()
 
-    def run(self, started=lambda: None):
-        """Answers until SIGTERM or SIGINT, then stops; calls a function when it has begun to."""
+    def run(self, started=lambda: None, drain_seconds=DRAIN_SECONDS):
+        """Answers until SIGTERM or SIGINT, then stops.
+
+        Args:
+            started: called when it answers.
+            drain_seconds: see `stop`.
+        """
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
         self.start()
         started()
         stopping.wait()
-        self.stop()
+        self.stop(drain_seconds)
 
 
 def _check_certificate(certificate, key):
