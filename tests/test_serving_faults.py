@@ -431,7 +431,11 @@ TENSORS = st.builds(
 
 SIGNATURES = st.sampled_from(["", "serving_default", "no", "classify_x_to_y", "regress_x_to_y", "regress_x2_to_y3",
                               "rank1", "int_scores", "wrong_batch", "mismatch", "__saved_model_init_op"])  # fmt: skip
-SPECS = st.builds(
+USUAL = st.sampled_from([
+    ("half_plus_two", ""), ("half_plus_two", "classify_x_to_y"), ("half_plus_two", "regress_x_to_y"),
+    ("labels", ""), ("labels", "mismatch"), ("labels", "wrong_batch"),
+]).map(lambda of: model_pb2.ModelSpec(name=of[0], signature_name=of[1]))  # fmt: skip
+SPECS = USUAL | st.builds(
     lambda name, signature, version, label: model_pb2.ModelSpec(
         name=name, signature_name=signature, **({} if version is None else {"version": {"value": version}}),
         **({} if label is None else {"version_label": label}),
@@ -446,7 +450,11 @@ FEATURES = st.one_of(
     st.just({}),
 )
 EXAMPLES = st.dictionaries(KEYS, FEATURES, max_size=2).map(lambda v: example_pb2.Example(features={"feature": v}))
+FEW = st.sampled_from([1, 3]).map(
+    lambda n: example_pb2.Example(features={"feature": {"x": {"float_list": {"value": [0.5] * n}}}})
+)
 INPUTS = st.one_of(
+    st.lists(FEW, min_size=1, max_size=3).map(lambda v: {"example_list": {"examples": v}}),
     st.lists(EXAMPLES, max_size=3).map(lambda v: {"example_list": {"examples": v}}),
     st.tuples(EXAMPLES, st.lists(EXAMPLES, max_size=2)).map(
         lambda v: {"example_list_with_context": {"context": v[0], "examples": v[1]}}
