@@ -58,6 +58,33 @@ def test_the_version_that_is_named_is_the_one_that_is_verified(tmp_path, capsys)
         assert "doubling, version 2" in capsys.readouterr().out
 
 
+def test_classify_is_verified_in_the_version_that_is_named(tmp_path, capsys):
+    specs = {"x": tf.TensorSpec((None, 2), tf.float32, name="x")}
+
+    def export_scores(factor):
+        def classify(raw):
+            names = tf.repeat(tf.constant([["a", "b"]]), tf.shape(raw["x"])[0], axis=0)
+            return {"classes": names, "scores": factor * raw["x"]}
+
+        signatures = {
+            "serving_default": export.Signature(lambda raw: {"y": factor * raw["x"]}, specs),
+            "classify": export.Signature(classify, specs, method="classify"),
+        }
+        export.export(tmp_path / "scores", signatures, (), export.samples({}, {}))
+
+    export_scores(1.0)
+    export_scores(2.0)
+    configs = [ModelConfig("scores", str(tmp_path / "scores"), ("all",))]
+    with running(tmp_path, grpc_port=0) as server:
+        server.models.configure(configs)
+        export_scores(3.0)
+        server.models.poll()
+        (tmp_path / "scores" / "3").rename(tmp_path / "put aside")  # what is named is no longer the server's latest
+        for url in (f"http://127.0.0.1:{server.rest_port}", f"grpc://127.0.0.1:{server.grpc_port}"):
+            assert main(["verify", url, "--servables", str(tmp_path)]) == 0
+            assert "scores, version 2, classify: largest difference" in capsys.readouterr().out
+
+
 def test_a_server_with_tls_and_a_token_is_verified(tmp_path, capsys):
     pem = str(pathlib.Path(__file__).parent / "serving" / "localhost.pem")
     exported(tmp_path)

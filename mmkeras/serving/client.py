@@ -153,14 +153,14 @@ class Client:
         """
         return self._transport.status(model, version)
 
-    def _signature(self, model, version, signature):
+    def _signature(self, model: str, version: int | None, signature: str) -> dict[str, Any]:
         """A signature, asked for once; one without inputs if there is none, which the server is to say."""
         if signature not in self._signatures.get((model, version), ()):
             self._signatures[model, version] = self.signatures(model, version)
         return {"inputs": {}, "outputs": {}, **self._signatures[model, version].get(signature, {})}
 
 
-def _mapping(inputs):
+def _mapping(inputs: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if inputs is not None and not isinstance(inputs, Mapping):
         raise ValueError(
             f"Expected inputs to be {{name: value}}. Received: {type(inputs).__name__}. An input that is itself called "
@@ -169,23 +169,23 @@ def _mapping(inputs):
     return inputs or {}
 
 
-def _types(infos):
+def _types(infos: Mapping[str, Any]) -> dict[str, tf.DType]:
     """`{name: tf.DType}` of inputs or outputs in metadata."""
     return {name: tf.dtypes.as_dtype(types_pb2.DataType.Value(info["dtype"])) for name, info in infos.items()}
 
 
-def _read(value):
+def _read(value: Any) -> Any:
     """A value with the contents of files in the place of their paths."""
     if isinstance(value, pathlib.Path):
         return value.read_bytes()
     return [_read(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _features(examples):
+def _features(examples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: _read(value) for name, value in example.items()} for example in examples]
 
 
-def _sent(name, value, dtype):
+def _sent(name: str, value: Any, dtype: tf.DType | None) -> np.ndarray:
     """An input as an array of its type, where its numbers have one in it; the server says so of others."""
     try:
         array = _array(value)
@@ -205,7 +205,7 @@ def _sent(name, value, dtype):
     return array
 
 
-def _array(value):
+def _array(value: Any) -> np.ndarray:
     leaf = value
     while isinstance(leaf, (list, tuple)) and leaf:
         leaf = leaf[0]
