@@ -56,7 +56,10 @@ class Metrics:
         return run
 
     def _note(self, figure, model, entrypoint, micros):
-        counts, total = self._times[figure].setdefault((model, entrypoint), ([0] * (len(BUCKETS) + 1), [0.0]))
+        found = self._times[figure].get((model, entrypoint))
+        if found is None:
+            found = self._times[figure][model, entrypoint] = [0] * (len(BUCKETS) + 1), [0.0]
+        counts, total = found
         counts[bisect.bisect_left(BUCKETS, micros)] += 1
         total[0] += micros
 

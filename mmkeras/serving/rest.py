@@ -157,7 +157,7 @@ class Rest:
         with self.models.using(*model) as servable:
             times = self._times(servable, verb, request)
             if times is not None and len(times) == _OF_LATE and min(times) <= _QUICK_SECONDS:
-                answer = self._answer_by(servable, verb, request, HERE)
+                answer = self._answer_by(servable, verb, request, HERE, times)
                 if times[-1] > _SLOW_SECONDS:
                     times.clear()
                 return answer
@@ -176,12 +176,11 @@ class Rest:
         """
         verb, *model = asked
         with self.models.using(*model) as servable:
-            return self._answer_by(servable, verb, request, timeout_ms)
+            return self._answer_by(servable, verb, request, timeout_ms, self._times(servable, verb, request))
 
-    def _answer_by(self, servable, verb, request, timeout_ms):
+    def _answer_by(self, servable, verb, request, timeout_ms, times):
         began, key = time.perf_counter(), request.get("signature_name") or "serving_default"
         answer = getattr(self, f"_{verb}")(servable, key, request, timeout_ms)
-        times = self._times(servable, verb, request)
         if times is not None:
             times.append(time.perf_counter() - began)
         return answer
@@ -191,11 +190,13 @@ class Rest:
         key = request.get("signature_name") or "serving_default"
         if not servable.is_steady(key):
             return None
-        kinds = self._took.setdefault(servable, {})
-        if len(kinds) >= _MOST_KINDS:  # somebody asks with ever other shapes
-            kinds.clear()
-        kind = (verb, key, *(_outline(request.get(part)) for part in ("instances", "inputs", "examples")))
-        return kinds.setdefault(kind, collections.deque(maxlen=_OF_LATE))
+        kinds, kind = self._took.setdefault(servable, {}), (verb, key, _outline(request))
+        times = kinds.get(kind)
+        if times is None:
+            if len(kinds) >= _MOST_KINDS:  # somebody asks with ever other shapes
+                kinds.clear()
+            times = kinds[kind] = collections.deque(maxlen=_OF_LATE)
+        return times
 
     def _predict(self, servable, key, request, timeout_ms):
         signature = servable.signature(key)
@@ -255,9 +256,9 @@ def _read(body):
 def _outline(value):
     """The shape of a value in JSON by its first elements, with the names it has in objects."""
     if isinstance(value, list):
-        return len(value), _outline(value[0] if value else None)
+        return len(value), _outline(value[0]) if value else None
     if isinstance(value, dict):
-        return tuple((name, _outline(value[name])) for name in sorted(value))
+        return tuple([(name, _outline(value[name])) for name in sorted(value)])
     return None
 
 
