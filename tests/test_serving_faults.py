@@ -266,6 +266,16 @@ def test_quick_answers_are_given_by_the_event_loop_until_one_is_slow(server, mon
     monkeypatch.undo()
 
 
+def test_little_is_kept_of_requests_of_ever_other_shapes(server):
+    servable = server.models.servable("half_plus_two")
+    for i in range(1100):
+        body = json.dumps({"instances": [[1.0]], f"{i}": {LONG[:1000] + str(i): [1.0] * (i % 5)}})
+        assert ask(server, PREDICT, body)[0] == 200
+    kinds = server._app._took[servable]
+    assert len(kinds) <= 1000
+    assert all(type(kind) is int for kind in kinds)
+
+
 STEADY = {
     "arithmetic": lambda x: x * 2 + tf.reduce_sum(x),
     "a layer": lambda x: tf.nn.softmax(tf.matmul(tf.reshape(x, [-1, 1]), [[1.0, 2.0]])),

@@ -190,7 +190,8 @@ class Rest:
         key = request.get("signature_name") or "serving_default"
         if not servable.is_steady(key):
             return None
-        kinds, kind = self._took.setdefault(servable, {}), (verb, key, _outline(request))
+        kinds = self._took.setdefault(servable, {})
+        kind = hash((verb, key, _outline(request)))  # whatever a client names is not kept
         times = kinds.get(kind)
         if times is None:
             if len(kinds) >= _MOST_KINDS:  # somebody asks with ever other shapes
