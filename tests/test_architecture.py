@@ -14,8 +14,9 @@ ORDER = [
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 RAW_LAYERS = {
-    "decode_audio", "decode_image", "decode_video", "encode_label", "raw_presence", "standardize_vector",
-    "replicas", "tokenize_text",
+    "decode_audio", "decode_image", "decode_video", "encode_label", "picture_headers", "raw_presence",
+    "standardize_vector", "tokenize_text",
+    "replicas",  # its functions do nothing on other backends
 }  # fmt: skip
 # Within `training` the model base and the objectives run on every backend.
 ANY_BACKEND = {

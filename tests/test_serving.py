@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,10 +20,16 @@ import models as examples
 import numpy as np
 import pytest
 from running import answer, ask, running, versions, wait_for
-from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
-from mmkeras.serving import Batching, ModelConfig, Models, Server, ServingError
+from mmkeras.serving import Batching, Client, ModelConfig, Models, Server, ServingError
 from mmkeras.serving.batching import Batcher
+from zoo._cli import main
 
 # Batches
 
@@ -107,6 +114,34 @@ def test_who_waits_too_long_is_told():
     assert caught.value.code == "DEADLINE_EXCEEDED"
 
 
+def test_classify_and_regress_go_in_batches_as_predict_does(tmp_path):
+    examples.half_plus_two(tmp_path / "half_plus_two" / "1")
+    body = {"predict": {"instances": [[1.0]] * 5}, "classify": {"examples": [{"x": 1.0}] * 5}}
+    body["regress"] = body["classify"]
+    signatures = {"predict": "serving_default", "classify": "classify_x_to_y", "regress": "regress_x_to_y"}
+    with running(tmp_path, grpc_port=0, batching=Batching(4)) as server:
+        for verb, signature in signatures.items():
+            given = json.dumps({**body[verb], "signature_name": signature})
+            status, _, said = ask(server, f"/v1/models/half_plus_two:{verb}", given)
+            assert (status, json.loads(said)) == (
+                400, {"error": "Task size 5 is larger than maximum input batch size 4"}
+            )  # fmt: skip
+            few = {name: rows[:4] for name, rows in body[verb].items()}
+            given = json.dumps({**few, "signature_name": signature})
+            assert ask(server, f"/v1/models/half_plus_two:{verb}", given)[0] == 200
+
+
+def test_a_batch_of_64_gathers_from_requests_of_one_row(tmp_path, monkeypatch):
+    examples.versioned(tmp_path / "versioned" / "1", 1)
+    with running(tmp_path, batching=Batching(64, batch_timeout_micros=20_000_000)) as server:
+        servable, sizes = server.models.servable("versioned"), []
+        run = servable.run
+        monkeypatch.setattr(servable, "run", lambda *given: sizes.append(len(given[1]["x"])) or run(*given))
+        answers = at_once(lambda _: ask(server, "/v1/models/versioned:predict", b'{"instances": [0.0]}')[0], [0] * 64)
+        assert answers == [200] * 64
+        assert sizes == [64]
+
+
 # Versions
 
 
@@ -139,6 +174,55 @@ def test_a_new_version_takes_the_place_of_the_old_and_a_broken_one_does_not(fold
     assert answer(models) == 4
     with pytest.raises(ServingError, match=r"Specific\(versioned, 2\)"):
         answer(models, version=2)
+
+
+def cut(size):
+    return lambda file: file.write_bytes(file.read_bytes()[:size])
+
+
+DAMAGE = {
+    "no saved_model.pb": ("saved_model.pb", pathlib.Path.unlink, "SavedModel file does not exist at"),
+    "half a saved_model.pb": ("saved_model.pb", cut(500), "Cannot parse file"),
+    "an empty saved_model.pb": ("saved_model.pb", cut(0), "MetaGraphDef associated with tags 'serve' could not be fou"),
+    "half the values": ("variables/variables.data-00000-of-00001", cut(5), "Read less bytes than requested"),
+    "no values": ("variables/variables.data-00000-of-00001", pathlib.Path.unlink, "No such file or directory"),
+    "half an index": ("variables/variables.index", cut(50), "not an sstable"),
+    "no variables": ("variables", shutil.rmtree, "is not a valid checkpoint"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_broken_version_leaves_the_old_one_and_says_once_what_is_wrong(damage, tmp_path, caplog):
+    folder = tmp_path / "half_plus_two"
+    examples.half_plus_two(folder / "1")
+    models = Models([ModelConfig("half_plus_two", str(folder))], retries=1, retry_seconds=0.0)
+    name, harm, message = DAMAGE[damage]
+    shutil.copytree(folder / "1", tmp_path / "new")
+    harm(tmp_path / "new" / name)
+    (tmp_path / "new").rename(folder / "2")
+    for state in ("LOADING", "END", "END"):
+        models.poll()
+        (number, broken), (_, old) = models.status("half_plus_two")
+        assert (number, broken.state, old.state) == (2, state, "AVAILABLE")
+    assert broken.error.message.startswith(f"Could not load {folder / '2'}: ")
+    assert message in broken.error.message
+    assert "\n" not in broken.error.message
+    assert caplog.messages == [f"half_plus_two, version 2: {broken.error.message}"]
+    with models.using("half_plus_two") as servable:
+        assert servable.run("serving_default", {"x": np.ones((1, 1), "float32")})["y"].item() == 2.5
+
+
+def test_a_broken_version_ends_with_its_folder_and_may_come_again(folder):
+    models = Models([ModelConfig("versioned", str(folder))], retries=5, retry_seconds=60.0)
+    (folder / "2").mkdir()
+    models.poll()
+    assert [one.state for _, one in models.status("versioned")] == ["LOADING", "AVAILABLE"]
+    (folder / "2").rmdir()
+    models.poll()
+    assert [one.state for _, one in models.status("versioned")] == ["END", "AVAILABLE"]
+    versions(folder, 2)
+    models.poll()
+    assert answer(models) == 2
 
 
 def test_a_version_in_use_is_freed_when_it_is_done(folder):
@@ -201,6 +285,12 @@ def test_versions_change_under_load_without_a_failed_request(folder):
 # Over HTTP
 
 
+def status_request(name="versioned"):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = name
+    return request
+
+
 def test_bodies_may_be_packed_but_not_huge(folder):
     body = json.dumps({"instances": [0.0] * 100}).encode()
     with running(folder.parent, largest_body=5000) as server:
@@ -223,6 +313,46 @@ def test_a_token_and_other_origins_are_asked_for(folder):
         assert ask(server, path, method="OPTIONS", Origin="https://example.org")[0] == 200
 
 
+def test_a_token_is_asked_for_over_grpc(folder):
+    with (
+        running(folder.parent, token="open sesame", grpc_port=0) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        service, request = model_service_pb2_grpc.ModelServiceStub(channel), status_request()
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        for said in ((), (("authorization", "Bearer wrong"),), (("authorization", "open sesame"),)):
+            for method, given in ((service.GetModelStatus, request), (predict, predict_pb2.PredictRequest())):
+                with pytest.raises(grpc.RpcError) as caught:
+                    method(given, timeout=20, metadata=said)
+                assert caught.value.code().name == "UNAUTHENTICATED"
+        said = (("authorization", "Bearer open sesame"),)
+        assert len(service.GetModelStatus(request, timeout=20, metadata=said).model_version_status) == 1
+
+
+def test_the_page_asks_for_the_token_and_shows_nothing_without_it(folder):
+    with running(folder.parent, token="open sesame") as server:
+        status, _, page = ask(server, "/", method="GET")
+        assert status == 200
+        assert b'id="token"' in page
+        assert b"versioned" not in page
+        assert b"sesame" not in page
+        for path in ("/zoo/models", "/zoo/requests", "/v1/models/versioned", "/?", "/x"):
+            assert ask(server, path, method="GET")[0] == (401 if path != "/?" else 200)
+        assert ask(server, "/", b"")[0] == 404
+        allowed = {"Authorization": "Bearer open sesame"}
+        assert b"versioned" in ask(server, "/zoo/models", method="GET", **allowed)[2]
+        assert ask(server, "/zoo/requests", method="GET", **allowed)[0] == 200
+        body = b'{"signature_name": "serving_default", "inputs": {"x": [0.0]}}'
+        assert ask(server, "/v1/models/versioned:predict", body, **allowed)[0] == 200
+
+
+@pytest.mark.parametrize("token", ["", " \n", "ä", "two\nlines"])
+def test_a_file_that_holds_no_token_is_refused(token, folder, capsys):
+    (folder.parent / "token").write_text(token)
+    assert main(["serve", str(folder.parent), "--token-file", str(folder.parent / "token")]) == 2
+    assert "Expected a token of printable ASCII characters" in capsys.readouterr().err
+
+
 def test_the_page_lists_models_and_counts_requests(folder):
     (folder.parent / "broken" / "1").mkdir(parents=True)
     with running(folder.parent, retries=0) as server:
@@ -241,6 +371,32 @@ def test_the_page_lists_models_and_counts_requests(folder):
         assert {"model": "", "status": "NOT_FOUND", "requests": 1} in counted
 
 
+@pytest.mark.parametrize("batching", [None, Batching(64)], ids=["alone", "in batches"])
+def test_the_times_of_tensorflow_are_counted(batching, tmp_path):
+    examples.half_plus_two(tmp_path / "half_plus_two" / "1")
+    with running(tmp_path, grpc_port=0, batching=batching, metrics_path="/metrics") as server:
+        for verb, body in (
+            ("predict", {"instances": [[1.0]]}),
+            ("classify", {"signature_name": "classify_x_to_y", "examples": [{"x": 1.0}]}),
+            ("regress", {"signature_name": "regress_x_to_y", "examples": [{"x": 1.0}]}),
+        ):
+            for _ in range(20):  # by a thread, and by the event loop
+                assert ask(server, f"/v1/models/half_plus_two:{verb}", json.dumps(body))[0] == 200
+        with Client(f"grpc://127.0.0.1:{server.grpc_port}") as client:
+            client.predict("half_plus_two", x=[[1.0]])
+            client.classify("half_plus_two", [{"x": 1.0}], "classify_x_to_y")
+            client.regress("half_plus_two", [{"x": 1.0}], "regress_x_to_y")
+        lines = ask(server, "/metrics", method="GET")[2].decode().splitlines()
+        figures = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        for entrypoint, count in {"predict": 20, "classify": 20, "regress": 20, "Predict": 1, "Classify": 1}.items():
+            labels = f'{{model_name="half_plus_two",API="{entrypoint}"}}'
+            assert int(figures[f":tensorflow:serving:runtime_latency_count{labels}"]) == count
+            run, whole = (
+                float(figures[f":tensorflow:serving:{n}_latency_sum{labels}"]) for n in ("runtime", "request")
+            )
+            assert 0 < run < whole
+
+
 def test_both_ports_speak_tls(folder):
     pem = str(pathlib.Path(__file__).parent / "serving" / "localhost.pem")  # a certificate for this test alone, its key
     trusted = ssl.create_default_context(cafile=pem)
@@ -254,9 +410,7 @@ def test_both_ports_speak_tls(folder):
             ask(server, "/v1/models/versioned", method="GET")
         credentials = grpc.ssl_channel_credentials(pathlib.Path(pem).read_bytes())
         with grpc.secure_channel(f"127.0.0.1:{server.grpc_port}", credentials) as channel:
-            request = get_model_status_pb2.GetModelStatusRequest()
-            request.model_spec.name = "versioned"
-            answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=20)
+            answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status_request(), timeout=20)
             assert [one.version for one in answer.model_version_status] == [1]
     with pytest.raises(ValueError, match="Cannot read the certificate"):
         Server([], 0, 0, certificate="nowhere.pem", key=pem)
@@ -279,6 +433,105 @@ def test_answers_on_a_kept_connection_are_not_held_back(folder):
 def test_a_port_that_is_taken_is_told(folder):
     with running(folder.parent) as server, pytest.raises(ValueError, match="Take another --rest-port"):
         Server([], server.rest_port, None)
+
+
+def serve(*arguments):
+    """What `zoo serve` prints until it listens, and the process."""
+    command = [sys.executable, "-m", "zoo._cli", "serve", *map(str, arguments), "--rest-port", "0", "--grpc-port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = []
+    while not lines or not lines[-1].startswith("gRPC: "):
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.communicate()
+    return lines, process
+
+
+def test_a_request_in_flight_is_answered_at_sigterm_and_one_that_has_not_come_is_not_waited_for(tmp_path):
+    examples.slow(tmp_path / "slow" / "1")
+    lines, process = serve(tmp_path)
+    port, found = int(lines[0].split(":")[-1].split("/")[0]), []
+    with (
+        contextlib.closing(socket.create_connection(("127.0.0.1", port))) as upload,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection,
+        Client(f"grpc://{lines[-1].split()[1][:-1]}") as client,
+    ):
+        upload.sendall(b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        asking = threading.Thread(target=lambda: found.append(client.predict("slow", n=500_000)["y"].item()))
+        asking.start()
+        connection.request("POST", "/v1/models/slow:predict", b'{"inputs": {"n": 500000}}')
+        time.sleep(0.3)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert connection.getresponse().read() == b'{"outputs":500000}'
+        asking.join()
+        assert found == [500_000]
+        assert upload.recv(1000).startswith(b"HTTP/1.1 503")
+    said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert time.monotonic() - began < 15
+    assert said[1] == ""
+
+
+def test_a_request_that_takes_too_long_does_not_keep_the_server_from_stopping(tmp_path):
+    examples.slow(tmp_path / "slow" / "1")
+    lines, process = serve(tmp_path, "--drain-seconds", 1)
+    port = int(lines[0].split(":")[-1].split("/")[0])
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("POST", "/v1/models/slow:predict", b'{"inputs": {"n": 2000000000}}')
+        time.sleep(0.3)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert time.monotonic() - began < 8
+
+
+def test_the_command_says_which_models_have_nothing_to_serve_and_what_is_broken(folder, tmp_path):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "broken" / "3").mkdir(parents=True)
+    none, of_nobody = tmp_path / "none", "model_version_policy { specific { versions: 4 versions: 7 } }"
+    given = (("absent", "/models/absent", ""), ("none", none, ""), ("broken", tmp_path / "broken", ""),
+             ("other", folder, of_nobody), ("versioned", folder, ""))  # fmt: skip
+    listed = (
+        f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" {more} }}'
+        for name, path, more in given
+    )
+    (tmp_path / "models.config").write_text(f"model_config_list {{ {' '.join(listed)} }}")
+    lines, process = serve("--config", tmp_path / "models.config")
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert lines[0].startswith("versioned, version 1: http://127.0.0.1:")
+    assert lines[1:-1] == [
+        "absent: no version to serve. There is no folder /models/absent.\n",
+        f"none: no version to serve. There is no folder of a version, such as 1, in {none}.\n",
+        f"other: no version to serve. None of the versions 4, 7 is in {folder}.\n",
+    ]
+    assert said[1].startswith(
+        f"broken, version 3: Could not load {tmp_path / 'broken' / '3'}: SavedModel file does not"
+    )
+    assert said[1].count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('base_path: "relative"', "Expected model m to have an absolute path or URI; got base_path()=relative"),
+        ('base_path: "/m" model_platform: "x"', "Model m requests unsupported platform x"),
+        ('base_path: "FOLDER" version_labels { key: "stable" value: 99 }', "label stable to version 99 of model m"),
+        ('base_path: "/m" } config { name: "m" base_path: "/m"', "Illegal to list model m multiple times"),
+        ('base_path: 7', "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_is_told_in_a_line(config, message, folder, tmp_path, capsys):
+    text = config.replace("FOLDER", str(folder))
+    (tmp_path / "models.config").write_text(f'model_config_list {{ config {{ name: "m" {text} }} }}')
+    command = ["serve", "--config", str(tmp_path / "models.config"), "--rest-port", "0", "--grpc-port", "0"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"zoo: error: {tmp_path / 'models.config'} cannot be ")
+    assert message in said
+    assert said.count("\n") == 1
 
 
 def test_the_command_serves_until_it_is_asked_to_stop(folder):

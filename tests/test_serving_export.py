@@ -10,7 +10,6 @@ import resource
 import shutil
 import time
 
-import models as examples
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,7 +17,7 @@ import yaml
 from running import running, wait_for
 
 from mmkeras import export
-from mmkeras.serving import Client, ModelConfig, Models, ServingError, config
+from mmkeras.serving import ModelConfig, Models, config
 from mmkeras.serving.warm_up import warm_up
 from zoo._cli import main
 
@@ -50,6 +49,61 @@ def test_a_server_is_verified_by_what_the_model_answered_when_it_was_exported(tm
         assert main(["verify", url, "--servables", str(tmp_path)]) == 2
         assert "export the model again" in capsys.readouterr().err
     assert main(["verify", url, "--servables", str(tmp_path)]) == 2
+
+
+def test_the_version_that_is_named_is_the_one_that_is_verified(tmp_path, capsys):
+    exported(tmp_path)
+    with running(tmp_path, grpc_port=0) as server:
+        for url in (f"http://127.0.0.1:{server.rest_port}", f"grpc://127.0.0.1:{server.grpc_port}"):
+            assert main(["verify", url, "--servables", str(tmp_path)]) == 0
+            assert capsys.readouterr().out.startswith("doubling, version 1, serving_default: largest difference ")
+        exported(tmp_path)  # which the server does not know yet
+        assert main(["verify", url, "--servables", str(tmp_path)]) == 2
+        assert "Specific(doubling, 2)" in capsys.readouterr().err
+        server.models.poll()
+        assert main(["verify", url, "--servables", str(tmp_path)]) == 0
+        assert "doubling, version 2" in capsys.readouterr().out
+
+
+def test_classify_is_verified_in_the_version_that_is_named(tmp_path, capsys):
+    specs = {"x": tf.TensorSpec((None, 2), tf.float32, name="x")}
+
+    def export_scores(factor):
+        def classify(raw):
+            names = tf.repeat(tf.constant([["a", "b"]]), tf.shape(raw["x"])[0], axis=0)
+            return {"classes": names, "scores": factor * raw["x"]}
+
+        signatures = {
+            "serving_default": export.Signature(lambda raw: {"y": factor * raw["x"]}, specs),
+            "classify": export.Signature(classify, specs, method="classify"),
+        }
+        export.export(tmp_path / "scores", signatures, (), export.samples({}, {}))
+
+    export_scores(1.0)
+    export_scores(2.0)
+    configs = [ModelConfig("scores", str(tmp_path / "scores"), ("all",))]
+    with running(tmp_path, grpc_port=0) as server:
+        server.models.configure(configs)
+        export_scores(3.0)
+        server.models.poll()
+        (tmp_path / "scores" / "3").rename(tmp_path / "put aside")  # what is named is no longer the server's latest
+        for url in (f"http://127.0.0.1:{server.rest_port}", f"grpc://127.0.0.1:{server.grpc_port}"):
+            assert main(["verify", url, "--servables", str(tmp_path)]) == 0
+            assert "scores, version 2, classify: largest difference" in capsys.readouterr().out
+
+
+def test_a_server_with_tls_and_a_token_is_verified(tmp_path, capsys):
+    pem = str(pathlib.Path(__file__).parent / "serving" / "localhost.pem")
+    exported(tmp_path)
+    (tmp_path / "token").write_text("open sesame\n")
+    with running(tmp_path, grpc_port=0, certificate=pem, key=pem, token="open sesame") as server:
+        for url in (f"https://127.0.0.1:{server.rest_port}", f"grpcs://127.0.0.1:{server.grpc_port}"):
+            command = ["verify", url, "--servables", str(tmp_path)]
+            assert main([*command, "--ca", pem, "--token-file", str(tmp_path / "token")]) == 0
+            assert main([*command, "--ca", pem]) == 2
+            assert f"The server at {url} said: Expected the" in capsys.readouterr().err
+            assert main(command) == 2
+            assert f"Nobody known here vouches for {url}" in capsys.readouterr().err
 
 
 def test_warm_up_requests_are_run_and_a_broken_file_keeps_the_version_out(tmp_path):
@@ -187,33 +241,3 @@ def test_files_for_the_original_server_are_written(tmp_path):
     for arguments in (*(service["command"] for service in compose["services"].values()), container["args"]):
         assert {"--model_config_file=/models/models.config", "--enable_batching=true"} <= set(arguments)
         assert "--enable_per_model_batching_parameters=true" in arguments
-
-
-# The client
-
-
-def test_the_client_takes_lists_arrays_and_files_by_either_way(tmp_path):
-    examples.named(tmp_path / "named" / "1")
-    examples.labels(tmp_path / "labels" / "1")
-    (tmp_path / "picture").write_bytes(b"\x00 a picture")
-    given = {"int_tensor": np.array([[1, 2]], "int32"), "str_tensor": [tmp_path / "picture", "ä"]}
-    with running(tmp_path, grpc_port=0) as server:
-        for url in (f"http://127.0.0.1:{server.rest_port}", f"grpc://127.0.0.1:{server.grpc_port}"):
-            with Client(url) as client:
-                answer = client.predict("named", int_tensor=given["int_tensor"], str_tensor=given["str_tensor"][1:],
-                                        float_tensor=[0.5], dbl_tensor=np.array([0.25]))  # fmt: skip
-                assert answer["int_tensor"].tolist() == [[1, 2]]
-                assert answer["float_tensor"].tolist() == [0.5]
-                assert [s if isinstance(s, str) else s.decode() for s in answer["str_tensor"]] == ["ä"]
-                with pytest.raises(ServingError) as caught:
-                    client.predict("nobody", x=[1.0])
-                assert caught.value.code == "NOT_FOUND"
-        with Client(f"http://127.0.0.1:{server.rest_port}") as client:
-            echoed = client.predict("named", str_tensor=[tmp_path / "picture"], int_tensor=[1], float_tensor=[1.0],
-                                    dbl_tensor=[1.0])  # fmt: skip
-            assert echoed["str_tensor_bytes"].tolist() == [b"\x00 a picture"]
-            found = client.classify("labels", [{"x": [0.5, 0.25, 0.125]}], "serving_default")
-            assert found == [[("car", 0.5), ("bike", 0.25), ("bus", 0.125)]]
-            assert client.status("named")[0]["state"] == "AVAILABLE"
-    with pytest.raises(ValueError, match="Expected a URL such as"):
-        Client("127.0.0.1:8501")

@@ -23,14 +23,19 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import answer, ask, running, versions, wait_for
+from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
+    get_model_status_pb2,
     inference_pb2,
+    input_pb2,
     model_management_pb2,
+    model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
 from mmkeras.serving import ModelConfig, Models, ServingError
@@ -67,6 +72,7 @@ def stubs(server):
 # Errors repeat little of what was asked
 
 PREDICT = "/v1/models/half_plus_two:predict"
+SLOW = b'{"inputs": {"n": 2000000000}}'
 NAMED, NO_BASE64 = ("str_tensor", "int_tensor", "float_tensor", "dbl_tensor"), {"b64": LONG + "!"}
 TOLD_BY_REST = {
     "a path": (f"/v1/{LONG}", {}),
@@ -251,6 +257,8 @@ def test_quick_answers_are_given_by_the_event_loop_until_one_is_slow(server, mon
     assert threads == ["rest", "rest"]  # the event loop's own; those of the pool are numbered
     asked(1, b'{"instances": [1.0' + b" " * 20_000 + b"]}")
     assert threads != ["rest"]  # a large body
+    asked(1, b'{"instances": [1.0, 1.0]}')
+    assert threads != ["rest"]  # more rows
     monkeypatch.setattr(servable, "run", functools.partial(run, seconds=0.02))
     asked(3)
     assert threads[0] == "rest"
@@ -258,10 +266,70 @@ def test_quick_answers_are_given_by_the_event_loop_until_one_is_slow(server, mon
     monkeypatch.undo()
 
 
-def test_a_graph_with_a_loop_is_never_quick(tmp_path, server):
-    examples.slow(tmp_path / "slow" / "1")
-    assert Models([ModelConfig("slow", str(tmp_path / "slow"))]).servable("slow").has_loops
-    assert not server.models.servable("half_plus_two").has_loops
+def test_little_is_kept_of_requests_of_ever_other_shapes(server):
+    servable = server.models.servable("half_plus_two")
+    for i in range(1100):
+        body = json.dumps({"instances": [[1.0]], f"{i}": {LONG[:1000] + str(i): [1.0] * (i % 5)}})
+        assert ask(server, PREDICT, body)[0] == 200
+    kinds = server._app._took[servable]
+    assert len(kinds) <= 1000
+    assert all(type(kind) is int for kind in kinds)
+
+
+STEADY = {
+    "arithmetic": lambda x: x * 2 + tf.reduce_sum(x),
+    "a layer": lambda x: tf.nn.softmax(tf.matmul(tf.reshape(x, [-1, 1]), [[1.0, 2.0]])),
+    "a function": tf.function(lambda x: tf.function(tf.nn.relu)(x)),
+}
+UNSTEADY = {
+    "a loop": lambda x: tf.while_loop(lambda i: i < x[0], lambda i: (i + 1.0,), (0.0,))[0],
+    "a branch": lambda x: tf.cond(x[0] > 0, lambda: x, lambda: tf.linalg.inv(tf.eye(3))[0]),
+    "a range": lambda x: tf.reduce_sum(tf.range(x[0])),
+    "a fill": lambda x: tf.reduce_sum(tf.fill([tf.cast(x[0], tf.int32)], 1.0)),
+    "a repetition": lambda x: tf.reduce_sum(tf.tile(x, [tf.cast(x[0], tf.int32)])),
+    "chance": lambda x: tf.reduce_sum(tf.random.uniform([tf.cast(x[0], tf.int32)])),
+    "a loop in a function": tf.function(lambda x: tf.function(UNSTEADY["a loop"])(x)),
+    "a text": lambda x: tf.strings.length(tf.strings.as_string(x)),
+    "Python": lambda x: tf.numpy_function(np.abs, [x], tf.float32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", [*STEADY, *UNSTEADY])
+def test_only_a_graph_whose_time_is_told_by_shapes_is_steady(title, tmp_path):
+    answer = {**STEADY, **UNSTEADY}[title]
+    signatures = {
+        "serving_default": examples.function(x=([None], tf.float32))(lambda x: {"y": answer(x)}),
+        "other": examples.function(x=([None], tf.float32))(lambda x: {"y": x}),
+    }
+    examples.save(tmp_path / "m" / "1", signatures)
+    servable = Models([ModelConfig("m", str(tmp_path / "m"))]).servable("m")
+    assert servable.is_steady("serving_default") == (title in STEADY)
+    assert servable.is_steady("other")
+    assert not servable.is_steady("nobody's")
+
+
+def test_classify_and_regress_are_steady(server):
+    servable = server.models.servable("half_plus_two")
+    assert all(map(servable.is_steady, servable.signatures))
+
+
+def test_a_slow_version_in_the_place_of_a_quick_one_keeps_its_deadline_and_nobody_waits_for_it(tmp_path):
+    quick = examples.function(n=([], tf.int32))(lambda n: {"y": n + 0})
+    examples.save(tmp_path / "m" / "1", {"serving_default": quick})
+    with running(tmp_path, timeout=1.0) as server:
+        for _ in range(20):
+            assert ask(server, "/v1/models/m:predict", b'{"inputs": {"n": 1}}')[0] == 200
+        examples.slow(tmp_path / "m" / "2")
+        server.models.poll()
+        found = []
+        asking = threading.Thread(target=lambda: found.append(ask(server, "/v1/models/m:predict", SLOW)[0]))
+        began = time.monotonic()
+        asking.start()
+        time.sleep(0.1)
+        assert ask(server, "/v1/models/m", method="GET")[0] == 200
+        assert time.monotonic() - began < 0.9
+        asking.join()
+        assert found == [504]
 
 
 def test_the_watch_outlives_a_folder_that_cannot_be_read(tmp_path, monkeypatch, caplog):
@@ -371,18 +439,73 @@ TENSORS = st.builds(
 ) | st.sampled_from([tf.make_tensor_proto(v) for v in ([[1.0]], [1.0], ["1"], [[]], np.zeros((3, 1, 1), "float32"))])
 
 
+SIGNATURES = st.sampled_from(["", "serving_default", "no", "classify_x_to_y", "regress_x_to_y", "regress_x2_to_y3",
+                              "rank1", "int_scores", "wrong_batch", "mismatch", "__saved_model_init_op"])  # fmt: skip
+USUAL = st.sampled_from([
+    ("half_plus_two", ""), ("half_plus_two", "classify_x_to_y"), ("half_plus_two", "regress_x_to_y"),
+    ("labels", ""), ("labels", "mismatch"), ("labels", "wrong_batch"),
+]).map(lambda of: model_pb2.ModelSpec(name=of[0], signature_name=of[1]))  # fmt: skip
+SPECS = USUAL | st.builds(
+    lambda name, signature, version, label: model_pb2.ModelSpec(
+        name=name, signature_name=signature, **({} if version is None else {"version": {"value": version}}),
+        **({} if label is None else {"version_label": label}),
+    ),
+    st.sampled_from(["half_plus_two", "labels"]) | NAMES | st.just(""), SIGNATURES,
+    st.none() | st.sampled_from([0, 1, -1, 2**63 - 1]), st.none() | st.sampled_from(["stable", "x"]),
+)  # fmt: skip
+FEATURES = st.one_of(
+    st.lists(st.floats(width=32), max_size=4).map(lambda v: {"float_list": {"value": v}}),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=2).map(lambda v: {"int64_list": {"value": v}}),
+    st.lists(st.binary(max_size=4), max_size=2).map(lambda v: {"bytes_list": {"value": v}}),
+    st.just({}),
+)
+EXAMPLES = st.dictionaries(KEYS, FEATURES, max_size=2).map(lambda v: example_pb2.Example(features={"feature": v}))
+FEW = st.sampled_from([1, 3]).map(
+    lambda n: example_pb2.Example(features={"feature": {"x": {"float_list": {"value": [0.5] * n}}}})
+)
+INPUTS = st.one_of(
+    st.lists(FEW, min_size=1, max_size=3).map(lambda v: {"example_list": {"examples": v}}),
+    st.lists(EXAMPLES, max_size=3).map(lambda v: {"example_list": {"examples": v}}),
+    st.tuples(EXAMPLES, st.lists(EXAMPLES, max_size=2)).map(
+        lambda v: {"example_list_with_context": {"context": v[0], "examples": v[1]}}
+    ),
+    st.just({}),
+).map(lambda v: input_pb2.Input(**v))
+METHODS = st.sampled_from(["", "x", "tensorflow/serving/classify", "tensorflow/serving/regress"])
+TASKS = st.builds(lambda spec, method: inference_pb2.InferenceTask(model_spec=spec, method_name=method), SPECS, METHODS)
+REQUESTS = st.one_of(
+    st.builds(
+        lambda spec, inputs, outputs: predict_pb2.PredictRequest(
+            model_spec=spec, inputs=inputs, output_filter=outputs
+        ),
+        SPECS, st.dictionaries(KEYS, TENSORS, max_size=2), st.lists(KEYS, max_size=1),
+    ),
+    st.builds(lambda s, i: classification_pb2.ClassificationRequest(model_spec=s, input=i), SPECS, INPUTS),
+    st.builds(lambda s, i: regression_pb2.RegressionRequest(model_spec=s, input=i), SPECS, INPUTS),
+    st.builds(lambda t, i: inference_pb2.MultiInferenceRequest(tasks=t, input=i), st.lists(TASKS, max_size=3), INPUTS),
+    st.builds(
+        lambda s, f: get_model_metadata_pb2.GetModelMetadataRequest(model_spec=s, metadata_field=f),
+        SPECS, st.lists(st.sampled_from(["signature_def", "x", ""]), max_size=2),
+    ),
+    SPECS.map(lambda s: get_model_status_pb2.GetModelStatusRequest(model_spec=s)),
+)  # fmt: skip
+
+
 def fuzz_by_grpc(port):
+    """Asks what can be asked over gRPC; every answer must be one that is foreseen."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        methods = {
+            "PredictRequest": prediction.Predict, "ClassificationRequest": prediction.Classify,
+            "RegressionRequest": prediction.Regress, "MultiInferenceRequest": prediction.MultiInference,
+            "GetModelMetadataRequest": prediction.GetModelMetadata,
+            "GetModelStatusRequest": model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus,
+        }  # fmt: skip
 
         @FUZZED
-        @given(NAMES, st.sampled_from(["", "serving_default", "no"]), st.dictionaries(KEYS, TENSORS, max_size=2))
-        def asked(name, signature, inputs):
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name, request.model_spec.signature_name = name, signature
-            for key, value in inputs.items():
-                request.inputs[key].CopyFrom(value)
-            answer = prediction.Predict.future(request, timeout=20)
+        @given(REQUESTS)
+        def asked(request):
+            answer = methods[type(request).__name__].future(request, timeout=20)
             assert answer.code().name not in ("INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED"), (request, answer.details())
 
         asked()
@@ -429,7 +552,7 @@ def test_a_request_has_a_deadline(tmp_path):
     examples.slow(tmp_path / "slow" / "1")
     with running(tmp_path, timeout=0.2) as server:
         began = time.monotonic()
-        status, _, said = ask(server, "/v1/models/slow:predict", b'{"inputs": {"n": 2000000000}}')
+        status, _, said = ask(server, "/v1/models/slow:predict", SLOW)
         assert status == 504
         assert b"error" in said
         assert time.monotonic() - began < 5

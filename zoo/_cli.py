@@ -10,10 +10,11 @@ import sys
 import typing
 
 from zoo import _registry, bench
+from zoo._client import add_client, add_verify
 from zoo._config import did_you_mean, parse, type_name
 from zoo._launch import add_launch
 from zoo._run_commands import add_run_commands, mapping, quiet_start
-from zoo._serve import add_serve, add_verify
+from zoo._serve import add_serve
 
 
 def main(arguments=None):
@@ -50,6 +51,7 @@ def _parse(arguments):
     add_run_commands(commands)
     add_launch(commands)
     add_serve(commands)
+    add_client(commands)
     add_verify(commands)
     _add_data(commands)
     _add_quickstart(commands)

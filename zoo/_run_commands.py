@@ -12,6 +12,8 @@ import sys
 
 from zoo._config import did_you_mean
 
+_ENDINGS = {b"\x89PNG": ".png", b"RIFF": ".wav", b"GIF8": ".gif", b"\xff\xd8": ".jpg"}  # by how a file begins
+
 
 def _add_reading(command):
     command.add_argument("--columns", type=mapping, help="which column is which, as in training if not given")
@@ -157,16 +159,17 @@ def _predict(options):
         value = value[0].tolist() if hasattr(value[0], "tolist") else value[0]
         path = pathlib.Path(options.out, name.removesuffix("_bytes"))
         if isinstance(value, bytes):
-            value = _write(path, value)
+            value = write_file(path, value)
         elif isinstance(value, list) and value and isinstance(value[0], bytes):  # the frames of a clip
-            value = [_write(path / f"{i}", frame) for i, frame in enumerate(value)]
+            value = [write_file(path / f"{i}", frame) for i, frame in enumerate(value)]
         answer[name] = value
     print(json.dumps(answer, ensure_ascii=False))
 
 
-def _write(path, contents):
+def write_file(path, contents):
     """Writes a picture or a sound under the ending of its kind and returns the path."""
-    path = path.with_name(path.name + (".wav" if contents.startswith(b"RIFF") else ".png"))
+    ending = next((ending for start, ending in _ENDINGS.items() if contents.startswith(start)), ".bin")
+    path = path.with_name(path.name + ending)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(contents)
     return str(path)

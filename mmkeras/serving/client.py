@@ -1,182 +1,215 @@
 """A client of any server with TensorFlow Serving's API, over REST or gRPC."""
 
-import base64
-import http.client
-import json
 import pathlib
 import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 
-from mmkeras.serving.errors import HTTP_STATUS, ServingError
+from mmkeras.serving.client_grpc import GrpcTransport
+from mmkeras.serving.client_rest import RestTransport
+from mmkeras.serving.objects import objects
+
+_TRANSPORTS = {"http": RestTransport, "https": RestTransport, "grpc": GrpcTransport, "grpcs": GrpcTransport}
 
 
 class Client:
-    """Asks a server.
+    """Asks a server; what it takes and gives is the same over REST and gRPC.
 
     Args:
-        url: `http://host:port` for REST, `grpc://host:port` for gRPC.
+        url: `http://host:port` or `https://host:port` for REST, `grpc://host:port` or `grpcs://host:port` for gRPC.
         timeout: seconds until an answer has to be there.
-        token: said as `Authorization: Bearer …`, REST only.
+        token: said as `Authorization: Bearer …`.
+        ca: file of the certificates that a server with TLS may show, such as its own; those of the system if None.
+
+    Raises:
+        ValueError: if the URL is none of these, or the certificates cannot be read.
 
     Example:
 
-        client = Client("http://127.0.0.1:8501")
-        client.predict("fusion_classifier", photo=[pathlib.Path("boot.png")], title=["red boots"])["label"]
+        with Client("http://127.0.0.1:8501") as client:
+            client.predict("fusion_classifier", photo=[pathlib.Path("boot.png")], title=["red boots"])["label"]
     """
 
-    def __init__(self, url="http://127.0.0.1:8501", timeout=30.0, token=None):
-        self.address = urllib.parse.urlsplit(url)
-        if self.address.scheme not in ("http", "https", "grpc") or not self.address.netloc:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8501",
+        timeout: float = 30.0,
+        token: str | None = None,
+        ca: str | pathlib.Path | None = None,
+    ) -> None:
+        address = urllib.parse.urlsplit(url)
+        if address.scheme not in _TRANSPORTS or not address.netloc:
             raise ValueError(
                 f"Expected a URL such as http://127.0.0.1:8501 or grpc://127.0.0.1:8500. Received: {url!r}."
             )
-        self.timeout, self.token = timeout, token
-        self._connection, self._stub, self._channel = None, None, None
+        use_tls = address.scheme in ("https", "grpcs")
+        if ca is not None and not use_tls:
+            raise ValueError(f"Certificates are of https:// and grpcs://. Received: {url!r}, with ca={str(ca)!r}.")
+        self._transport = _TRANSPORTS[address.scheme](address.netloc, timeout, token, use_tls, ca)
+        self._signatures: dict[tuple[str, int | None], dict[str, Any]] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Ends the connection."""
-        for one in (self._connection, self._channel):
-            if one is not None:
-                one.close()
-        self._connection, self._stub, self._channel = None, None, None
+        self._transport.close()
 
-    def predict(self, model, signature="serving_default", version=None, **inputs):
-        """The outputs of a signature, `{name: array}`.
+    def predict(
+        self,
+        model: str,
+        signature: str = "serving_default",
+        version: int | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> dict[str, np.ndarray]:
+        """The outputs of a signature, `{name: array}`: texts as `str`, what is called `…_bytes` as `bytes`.
+
+        The signatures of a model are asked for once: where a new version has other ones, make a new client.
 
         Args:
             model: its name.
             signature: of the model.
             version: a number, or None for the latest.
-            **inputs: a list or array a name; a `pathlib.Path` stands for the contents of its file.
+            inputs: `{name: value}`, for inputs that are called as an argument is.
+            **named: the same by keywords. A value is a number, a text, bytes, or a list or array of them; a
+                `pathlib.Path` stands for the contents of its file.
 
         Raises:
             ServingError: what the server said.
+            ValueError: if a value cannot be sent as its input's type.
             OSError: if there is no server.
-        """
-        inputs = {name: _read(value) for name, value in inputs.items()}
-        if self.address.scheme == "grpc":
-            return self._predict_by_grpc(model, signature, version, inputs)
-        body = {"signature_name": signature, "inputs": {name: _as_json(value) for name, value in inputs.items()}}
-        outputs = self.post(_path(model, version, "predict"), body)["outputs"]
-        names = list(self.signatures(model, version)[signature]["outputs"])
-        outputs = outputs if len(names) > 1 else {names[0]: outputs}
-        return {name: _as_array(value) for name, value in outputs.items()}
 
-    def classify(self, model, examples, signature="classify", version=None):
-        """`[[(label, score), …], …]`, a list an example, the best first.
+        Example:
+
+            client.predict("half_plus_two", x=[[1.0], [2.0]])  # {"y": array([[2.5], [3. ]], dtype=float32)}
+            client.predict("shop", inputs={"model": ["T"], "version": [3]})
+        """
+        described = self._signature(model, version, signature)
+        types = _types(described["inputs"])
+        given = {**_mapping(inputs), **named}
+        arrays = {name: _sent(name, _read(value), types.get(name)) for name, value in given.items()}
+        return self._transport.predict(model, version, signature, arrays, _types(described["outputs"]))
+
+    def classify(
+        self,
+        model: str,
+        examples: Iterable[Mapping[str, Any]],
+        signature: str = "classify",
+        version: int | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """`[[(label, score), …], …]`, a list an example, in the model's order.
 
         Args:
             model, signature, version: see `predict`.
-            examples: list of `{feature: value}`.
+            examples: `{feature: value or list of values}` each.
+
+        Raises:
+            ServingError, OSError: see `predict`.
+
+        Example:
+
+            client.classify("fusion_classifier", [{"photo": pathlib.Path("boot.png"), "title": "red boots"}])
         """
-        given = [{name: _as_json(_read(value)) for name, value in example.items()} for example in examples]
-        body = {"signature_name": signature, "examples": given}
-        results = self.post(_path(model, version, "classify"), body)["results"]
-        return [[tuple(pair) for pair in row] for row in results]
+        return self._transport.classify(model, version, signature, _features(examples))
 
-    def signatures(self, model, version=None):
-        """The signatures of a model, as its metadata tell them."""
-        return self.get(_path(model, version, "metadata"))["metadata"]["signature_def"]["signature_def"]
+    def regress(
+        self,
+        model: str,
+        examples: Iterable[Mapping[str, Any]],
+        signature: str = "serving_default",
+        version: int | None = None,
+    ) -> list[float]:
+        """A number an example; for the arguments see `classify`.
 
-    def status(self, model):
-        """The states of a model's versions."""
-        return self.get(_path(model))["model_version_status"]
+        Example:
 
-    def get(self, path):
-        """The JSON answer to a GET request."""
-        return self._ask("GET", path, None)
+            client.regress("half_plus_two", [{"x": 1.0}], "regress_x_to_y")  # [2.5]
+        """
+        return self._transport.regress(model, version, signature, _features(examples))
 
-    def post(self, path, body):
-        """The JSON answer to a POST request of JSON."""
-        return self._ask("POST", path, json.dumps(body).encode())
+    def signatures(self, model: str, version: int | None = None) -> dict[str, Any]:
+        """The signatures of a model, `{name: {"inputs": …, "outputs": …, "method_name": …}}`, as its metadata tell.
 
-    def _ask(self, method, path, body):
-        if self.address.scheme == "grpc":
-            raise ValueError(f"Expected a client of REST, http://…, for {path}. Received: {self.address.geturl()}.")
-        kind = http.client.HTTPSConnection if self.address.scheme == "https" else http.client.HTTPConnection
-        headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        for attempt in range(2):
-            try:
-                self._connection = self._connection or kind(self.address.netloc, timeout=self.timeout)
-                self._connection.request(method, path, body, headers)
-                answer = self._connection.getresponse()
-                said = answer.read()
-                break
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                self.close()  # the server has closed a connection that lay idle
-                if attempt:
-                    raise
-        try:
-            found = json.loads(said)
-        except ValueError:
-            found = {"error": said[:256].decode("utf-8", "replace")}
-        if answer.status != 200:
-            codes = {status: code for code, status in reversed(HTTP_STATUS.items())}
-            raise ServingError(codes.get(answer.status, "UNKNOWN"), found.get("error", ""))
-        return found
+        Example:
 
-    def _predict_by_grpc(self, model, signature, version, inputs):
-        import grpc
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+            list(client.signatures("half_plus_two")["serving_default"]["inputs"])  # ["x"]
+        """
+        return self._transport.signatures(model, version)
 
-        if self._stub is None:
-            self._channel = grpc.insecure_channel(self.address.netloc)
-            self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name, request.model_spec.signature_name = model, signature
-        if version is not None:
-            request.model_spec.version.value = version
-        for name, value in inputs.items():
-            array = np.asarray(value)
-            if array.dtype == "float64" and not isinstance(value, np.ndarray):  # what Python calls a float
-                array = array.astype("float32")
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value if array.dtype.kind in "OSU" else array))
-        try:
-            answer = self._stub.Predict(request, timeout=self.timeout)
-        except grpc.RpcError as error:
-            raise ServingError(error.code().name, error.details()) from None
-        return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
+    def status(self, model: str, version: int | None = None) -> list[dict[str, Any]]:
+        """The states of a model's versions, the newest first.
+
+        Example:
+
+            client.status("half_plus_two")[0]["state"]  # "AVAILABLE"
+        """
+        return self._transport.status(model, version)
+
+    def _signature(self, model: str, version: int | None, signature: str) -> dict[str, Any]:
+        """A signature, asked for once; one without inputs if there is none, which the server is to say."""
+        if signature not in self._signatures.get((model, version), ()):
+            self._signatures[model, version] = self.signatures(model, version)
+        return {"inputs": {}, "outputs": {}, **self._signatures[model, version].get(signature, {})}
 
 
-def _path(model, version=None, verb=None):
-    path = f"/v1/models/{urllib.parse.quote(model, safe='')}" + (f"/versions/{version}" if version is not None else "")
-    return path + {None: "", "metadata": "/metadata"}.get(verb, f":{verb}")
+def _mapping(inputs: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise ValueError(
+            f"Expected inputs to be {{name: value}}. Received: {type(inputs).__name__}. An input that is itself called "
+            "so is given as inputs={'inputs': value}."
+        )
+    return inputs or {}
 
 
-def _read(value):
+def _types(infos: Mapping[str, Any]) -> dict[str, tf.DType]:
+    """`{name: tf.DType}` of inputs or outputs in metadata."""
+    return {name: tf.dtypes.as_dtype(types_pb2.DataType.Value(info["dtype"])) for name, info in infos.items()}
+
+
+def _read(value: Any) -> Any:
     """A value with the contents of files in the place of their paths."""
     if isinstance(value, pathlib.Path):
         return value.read_bytes()
     return [_read(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _as_json(value):
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_as_json(item) for item in value]
-    if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode()}
-    return value.item() if isinstance(value, np.generic) else value
+def _features(examples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: _read(value) for name, value in example.items()} for example in examples]
 
 
-def _as_array(value):
-    """JSON of an output as an array; texts and bytes as objects."""
+def _sent(name: str, value: Any, dtype: tf.DType | None) -> np.ndarray:
+    """An input as an array of its type, where its numbers have one in it; the server says so of others."""
+    try:
+        array = _array(value)
+    except ValueError:
+        raise ValueError(f"Expected a value of one shape for `{name}`. Received lists of different lengths.") from None
+    if dtype is None or (array.size and (dtype == tf.string or array.dtype == object)):
+        return array
+    if not array.size or (dtype.is_floating and array.dtype.kind in "iuf"):
+        return array.astype(dtype.as_numpy_dtype)
+    if dtype.is_integer and array.dtype.kind in "iu":
+        if not dtype.min <= int(array.min()) or not int(array.max()) <= dtype.max:
+            raise ValueError(
+                f"Expected numbers from {dtype.min} to {dtype.max} for `{name}`, which is {dtype.name}. Received "
+                f"numbers from {array.min()} to {array.max()}."
+            )
+        return array.astype(dtype.as_numpy_dtype)
+    return array
 
-    def plain(item):
-        if isinstance(item, list):
-            return [plain(one) for one in item]
-        return base64.b64decode(item["b64"]) if isinstance(item, dict) else item
 
-    array = np.array(plain(value))
-    return array.astype(object) if array.dtype.kind in "SU" else array
+def _array(value: Any) -> np.ndarray:
+    leaf = value
+    while isinstance(leaf, (list, tuple)) and leaf:
+        leaf = leaf[0]
+    if isinstance(leaf, (str, bytes)):
+        return objects(value)
+    array = np.asarray(value)
+    return objects(array.tolist()) if array.dtype.kind in "OSU" else array

@@ -59,10 +59,11 @@ def _item(name, item):
     raise invalid(f"Feature: {echoed(name)} has element with unexpected JSON type: {type_name(item)}")
 
 
-def classify(servable, key, examples, timeout_ms=None):
+def classify(runner, servable, key, examples, timeout_ms=None):
     """`[[(label, score), …], …]`, a list an example.
 
     Args:
+        runner: what runs a signature, see `mmkeras.serving.rest.Rest`.
         servable: a Servable.
         key: of the signature.
         examples: serialised `tf.train.Example`s.
@@ -72,8 +73,8 @@ def classify(servable, key, examples, timeout_ms=None):
         ServingError: if there is no such signature, or it does not give what it should.
     """
     signature = _signature(servable, key, CLASSIFY, "classification")
-    outputs = _run(servable, key, signature, examples, [n for n in ("classes", "scores") if n in signature.outputs],
-                   timeout_ms)  # fmt: skip
+    wanted = [name for name in ("classes", "scores") if name in signature.outputs]
+    outputs = _run(runner, servable, key, signature, examples, wanted, timeout_ms)
     if not outputs:
         raise ServingError("FAILED_PRECONDITION", "Expected classification signature outputs to contain at least one "
                            'of "classes" or "scores". Signature was: ' + key)  # fmt: skip
@@ -99,12 +100,12 @@ def classify(servable, key, examples, timeout_ms=None):
     ]
 
 
-def regress(servable, key, examples, timeout_ms=None):
+def regress(runner, servable, key, examples, timeout_ms=None):
     """A number an example, see `classify`."""
     signature = _signature(servable, key, REGRESS, "regression")
     if "outputs" not in signature.outputs:
         raise ServingError("FAILED_PRECONDITION", f"No regression outputs found in signature: {key}")
-    array = _run(servable, key, signature, examples, ["outputs"], timeout_ms)["outputs"]
+    array = _run(runner, servable, key, signature, examples, ["outputs"], timeout_ms)["outputs"]
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != 1):
         raise invalid(
             f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {_shape(array)}"
@@ -127,14 +128,14 @@ def _signature(servable, key, method, kind):
     return signature
 
 
-def _run(servable, key, signature, examples, outputs, timeout_ms):
+def _run(runner, servable, key, signature, examples, outputs, timeout_ms):
     if not examples:
         raise invalid("Input is empty")
     if not outputs:
         return {}
     fed = np.empty(len(examples), object)
     fed[:] = examples
-    return servable.run(key, {next(iter(signature.inputs)): fed}, outputs, timeout_ms)
+    return runner(servable, key, {next(iter(signature.inputs)): fed}, outputs, timeout_ms)
 
 
 def _dtype(array):

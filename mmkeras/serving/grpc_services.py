@@ -1,6 +1,7 @@
 """TensorFlow Serving's gRPC services: PredictionService and ModelService."""
 
 import functools
+import hmac
 import math
 import time
 
@@ -48,6 +49,28 @@ def _answering(method):
     return call
 
 
+class TokenAsked(grpc.ServerInterceptor):
+    """Refuses calls whose metadata do not say `authorization: Bearer TOKEN`.
+
+    Args:
+        token: what they have to say.
+    """
+
+    def __init__(self, token):
+        self._expected = f"Bearer {token}".encode()
+        self._refusal = grpc.unary_unary_rpc_method_handler(_refuse)
+
+    def intercept_service(self, continuation, handler_call_details):
+        given = dict(handler_call_details.invocation_metadata).get("authorization", "")
+        if hmac.compare_digest(given.encode(), self._expected):
+            return continuation(handler_call_details)
+        return self._refusal
+
+
+def _refuse(request, context):
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, "Expected the metadata authorization: Bearer TOKEN.")
+
+
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict, Classify, Regress, MultiInference, GetModelMetadata.
 
@@ -56,7 +79,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """
 
     def __init__(self, models, metrics, runner):
-        self.models, self.metrics, self.runner = models, metrics, runner
+        self.models, self.metrics, self._runner = models, metrics, runner
 
     @_answering
     def Predict(self, request, context):
@@ -70,7 +93,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 if alias not in signature.outputs:
                     raise invalid(f"output tensor alias not found in signature: {echoed(alias)} Outputs expected to be "
                                   f"in the set {{{','.join(signature.outputs)}}}.")  # fmt: skip
-            outputs = self.runner(servable, key, feeds, list(request.output_filter) or None, _timeout(context))
+            run = self.metrics.timed(self._runner, "Predict")
+            outputs = run(servable, key, feeds, list(request.output_filter) or None, _timeout(context))
             answer = predict_pb2.PredictResponse()
             _describe(answer.model_spec, servable, key)
             for alias, array in outputs.items():
@@ -150,7 +174,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         with self._using(request) as servable:
             key = request.model_spec.signature_name or "serving_default"
             _describe(spec, servable, key)
-            return ask(servable, key, _examples(given), _timeout(context))
+            run = self.metrics.timed(self._runner, "Classify" if ask is examples.classify else "Regress")
+            return ask(run, servable, key, _examples(given), _timeout(context))
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):

@@ -2,6 +2,7 @@
 
 import bisect
 import threading
+import time
 
 BUCKETS = [10 * 1.8**i for i in range(33)]  # microseconds
 _PREFIX = ":tensorflow:serving:"
@@ -13,7 +14,7 @@ class Metrics:
     Example:
 
     >>> metrics = Metrics()
-    >>> metrics.request("half_plus_two", "predict", "OK", 120.0, 80.0)
+    >>> metrics.request("half_plus_two", "predict", "OK", 120.0)
     >>> print(metrics.text().splitlines()[1])
     :tensorflow:serving:request_count{model_name="half_plus_two",status="OK"} 1
     """
@@ -23,7 +24,7 @@ class Metrics:
         self._counts = {}
         self._times = {"request_latency": {}, "runtime_latency": {}}
 
-    def request(self, model, entrypoint, status, request_micros, runtime_micros=None):
+    def request(self, model, entrypoint, status, request_micros):
         """Notes a request.
 
         Args:
@@ -31,16 +32,36 @@ class Metrics:
             entrypoint: `"predict"`, `"classify"` …
             status: a name of `errors.HTTP_STATUS`.
             request_micros: its whole time in microseconds.
-            runtime_micros: TensorFlow's part of it.
         """
         with self._lock:
             self._counts[model, status] = self._counts.get((model, status), 0) + 1
-            for name, micros in (("request_latency", request_micros), ("runtime_latency", runtime_micros)):
-                if micros is None:
-                    continue
-                counts, _ = self._times[name].setdefault((model, entrypoint), ([0] * (len(BUCKETS) + 1), [0.0]))
-                counts[bisect.bisect_left(BUCKETS, micros)] += 1
-                self._times[name][model, entrypoint][1][0] += micros
+            self._note("request_latency", model, entrypoint, request_micros)
+
+    def timed(self, runner, entrypoint):
+        """A runner, see `Rest`, whose times are noted as TensorFlow's part of requests, those in a batch's queue, too.
+
+        Args:
+            runner: function such as `run_alone`.
+            entrypoint: see `request`.
+        """
+
+        def run(servable, key, feeds, outputs=None, timeout_ms=None):
+            began = time.perf_counter()
+            found = runner(servable, key, feeds, outputs, timeout_ms)
+            micros = (time.perf_counter() - began) * 1e6
+            with self._lock:
+                self._note("runtime_latency", servable.name, entrypoint, micros)
+            return found
+
+        return run
+
+    def _note(self, figure, model, entrypoint, micros):
+        found = self._times[figure].get((model, entrypoint))
+        if found is None:
+            found = self._times[figure][model, entrypoint] = [0] * (len(BUCKETS) + 1), [0.0]
+        counts, total = found
+        counts[bisect.bisect_left(BUCKETS, micros)] += 1
+        total[0] += micros
 
     def counts(self):
         """`{(model, status): requests}`."""

@@ -43,7 +43,7 @@ class Version:
         state: `"START"`, `"LOADING"`, `"AVAILABLE"`, `"UNLOADING"` or `"END"`.
         servable: the loaded model, while it is available.
         error: why it could not be loaded, or None.
-        tries: how often that was tried.
+        tries: how often that was tried since its folder came.
         tried: when it was tried last, by `time.monotonic`.
     """
 
@@ -131,6 +131,10 @@ class Models:
         """Whether any version of a model has been seen."""
         return bool(self._versions.get(name))
 
+    def without_versions(self):
+        """`{name: why}` of the models of which there is no version to serve."""
+        return {name: _why_none(config) for name, config in self._configs.items() if not self.knows(name)}
+
     # Changes ----------------------------------------------------------------------------------------------------------
 
     def configure(self, configs, strict=True):
@@ -138,7 +142,8 @@ class Models:
 
         Args:
             configs: ModelConfigs.
-            strict: whether it is an error if one that was not served before has no version that can be loaded.
+            strict: whether it is an error if one that was not served before has no version that can be loaded; a
+                label to a version that is not loaded is one in any case.
 
         Raises:
             ServingError: on a configuration that cannot be; nothing has changed then.
@@ -152,7 +157,7 @@ class Models:
                     self._poll_one(found[name])
                 if strict:
                     self._check_loaded(new)
-                    self._check_labels(found.values())
+                self._check_labels(found.values())
             except ServingError:
                 for name in new:
                     self._unload_all(name)
@@ -218,9 +223,10 @@ class Models:
     def close(self):
         """Ends the watch and frees all models when their requests are done."""
         self._stop.set()
-        with self._changing:
+        if self._changing.acquire(timeout=1.0):  # a large version that is being loaded is not waited for
             for name in list(self._configs):
                 self._unload_all(name)
+            self._changing.release()
 
     def _poll_one(self, config):
         versions = self._versions.setdefault(config.name, {})
@@ -231,8 +237,8 @@ class Models:
             return
         for number in wanted:
             one = versions.setdefault(number, Version())
-            if one.state == END and one.error is None:
-                versions[number] = one = Version()  # it was unloaded, and is wanted again
+            if one.state == END and (one.error is None or not one.tries):
+                versions[number] = one = Version()  # it was unloaded, or its folder gone, and is wanted again
             if one.servable is None and one.state != END:
                 self._load(config.name, number, wanted[number], one)
         ready = [number for number in wanted if versions[number].servable is not None]
@@ -240,6 +246,8 @@ class Models:
             # What is no longer wanted goes when something that is wanted is there in its place.
             if one.servable is not None and number not in wanted and (ready or not wanted):
                 self._unload(one)
+            elif one.servable is None and number not in wanted:
+                one.state, one.tries = END, 0
 
     def _wanted(self, config):
         found = {}
@@ -262,6 +270,8 @@ class Models:
             servable = self._ready(name, number, path)
         except Exception as error:  # one model's fault is not the others'
             one.error = error if isinstance(error, ServingError) else unexpected(error)
+            if one.tries == 1:
+                _LOGGER.warning("%s, version %d: %s", name, number, one.error.message)
             if one.tries > self.retries:
                 one.state = END
             return
@@ -290,3 +300,11 @@ class Models:
 
     def _loaded(self, name):
         return any(one.servable is not None for one in self._versions.get(name, {}).values())
+
+
+def _why_none(config):
+    if not pathlib.Path(config.base_path).is_dir():
+        return f"There is no folder {config.base_path}."
+    if config.policy[0] == "specific":
+        return f"None of the versions {', '.join(map(str, config.policy[1]))} is in {config.base_path}."
+    return f"There is no folder of a version, such as 1, in {config.base_path}."

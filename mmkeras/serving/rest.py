@@ -7,6 +7,7 @@ import hmac
 import re
 import time
 import urllib.parse
+import weakref
 import zlib
 
 from google.protobuf import json_format
@@ -22,8 +23,9 @@ _LOOK = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
 _API = re.compile("/v1/.*", re.IGNORECASE)
 _LARGEST_VERSION, _MOST_DIGITS = 2**63 - 1, 19
 # A request this small, of a kind whose answers took this long at least once of late, is answered in the event loop:
-# handing it to a thread would take longer. One that takes longer after all sends its kind back to the threads.
-_SMALL_BODY, _QUICK_SECONDS, _SLOW_SECONDS, _OF_LATE = 2**14, 1e-3, 5e-3, 16
+# handing it to a thread would take longer. One that takes longer after all sends its kind back to the threads. A kind
+# is a signature of a version whose time is told by the shapes of its inputs, with these shapes.
+_SMALL_BODY, _QUICK_SECONDS, _SLOW_SECONDS, _OF_LATE, _MOST_KINDS = 2**14, 1e-3, 5e-3, 16, 1000
 
 
 class Rest:
@@ -47,11 +49,13 @@ class Rest:
         self, models, metrics, runner, metrics_path=None, timeout=30.0, largest_body=LARGEST_BODY, cors=False,
         token=None, pages=None, threads=16, may_wait=False,
     ):  # fmt: skip
-        self.models, self.metrics, self.runner, self.metrics_path = models, metrics, runner, metrics_path
+        self.models, self.metrics, self.metrics_path = models, metrics, metrics_path
+        self._runners = {verb: metrics.timed(runner, verb) for verb in ("predict", "classify", "regress")}
         self.timeout, self.largest_body, self.cors, self.token = timeout, largest_body, cors, token
         self.pages = pages or {}
         self.may_wait = may_wait
-        self._took = {}  # seconds of the latest answers of a kind
+        self._took = weakref.WeakKeyDictionary()  # {servable: {kind: seconds of its latest answers}}
+        self._uploads = set()  # tasks that wait for the rest of a request
         self.pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="rest")
 
     async def __call__(self, scope, receive, send):
@@ -75,7 +79,8 @@ class Rest:
             if method == "OPTIONS":
                 known = headers.get(b"origin", b"").startswith((b"http://", b"https://"))
                 return (200 if known else 400), b"", b"application/json"
-            if self.token is not None and not self._is_allowed(headers):
+            # The page itself shows nothing: it asks for the token, and says it with all that it asks.
+            if self.token is not None and path != "/" and not self._is_allowed(headers):
                 raise ServingError("UNAUTHENTICATED", "Expected the header Authorization: Bearer TOKEN.")
             if method == "GET" and path == self.metrics_path:
                 return 200, self.metrics.text().encode(), b"text/plain; version=0.0.4"
@@ -87,12 +92,19 @@ class Rest:
             if not _API.fullmatch(full) and full.lower() != "/v1/models":
                 raise ServingError("NOT_FOUND", f"Not found: {echoed(full)}")
             return await self._api(method, full, headers, receive)
+        except asyncio.CancelledError:  # by `refuse_uploads`, or what stops the server
+            return 503, json_text.dumps({"error": "The server is stopping."}), b"application/json"
         except ServingError as error:
             return error.http_status, json_text.dumps({"error": error.message}), b"application/json"
         except _TooLarge as error:
             return 413, json_text.dumps({"error": str(error)}), b"application/json"
         except Exception as error:
             return 500, json_text.dumps({"error": unexpected(error).message}), b"application/json"
+
+    def refuse_uploads(self):
+        """Answers requests that have not come as a whole with an error; called in the event loop of one that stops."""
+        for task in self._uploads:
+            task.cancel()
 
     def close(self):
         """Ends its threads when their requests are answered."""
@@ -116,7 +128,12 @@ class Rest:
         if looked:
             look = self.metadata if found["metadata"] else self.status
             return 200, look(name, version, label), b"application/json"
-        body = await _body(headers, receive, self.largest_body)
+        task = asyncio.current_task()
+        self._uploads.add(task)
+        try:
+            body = await _body(headers, receive, self.largest_body)
+        finally:
+            self._uploads.discard(task)
         began, asked = time.monotonic(), (found["verb"], name, version, label)
         try:
             answer, status = await self._answered(asked, body), "OK"
@@ -136,14 +153,15 @@ class Rest:
         """The answer to a request, from a thread or, where that is quick, from here."""
         if len(body) > _SMALL_BODY or self.may_wait:
             return await self._in_a_thread(lambda: self.ask(asked, _read(body), self.timeout * 1000))
-        request = _read(body)
-        times = self._took.get((*asked, request.get("signature_name", "")), ())
-        if len(times) < _OF_LATE or min(times) > _QUICK_SECONDS:
-            return await self._in_a_thread(lambda: self.ask(asked, request, self.timeout * 1000))
-        answer = self.ask(asked, request, HERE)
-        if times[-1] > _SLOW_SECONDS:
-            times.clear()
-        return answer
+        request, (verb, *model) = _read(body), asked
+        with self.models.using(*model) as servable:
+            times = self._times(servable, verb, request)
+            if times is not None and len(times) == _OF_LATE and min(times) <= _QUICK_SECONDS:
+                answer = self._answer_by(servable, verb, request, HERE, times)
+                if times[-1] > _SLOW_SECONDS:
+                    times.clear()
+                return answer
+        return await self._in_a_thread(lambda: self.ask(asked, request, self.timeout * 1000))
 
     async def _in_a_thread(self, work):
         return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self.pool, work), self.timeout)
@@ -156,30 +174,48 @@ class Rest:
             request: the parsed body.
             timeout_ms: see `Servable.run`.
         """
-        began, (verb, name, version, label) = time.perf_counter(), asked
-        given = request.get("signature_name", "")
-        with self.models.using(name, version, label) as servable:
-            answer = getattr(self, f"_{verb}")(servable, given or "serving_default", request, timeout_ms)
-            if not servable.has_loops:  # how long a loop takes is up to the request
-                times = self._took.setdefault((*asked, given), collections.deque(maxlen=_OF_LATE))
-                times.append(time.perf_counter() - began)
-            return answer
+        verb, *model = asked
+        with self.models.using(*model) as servable:
+            return self._answer_by(servable, verb, request, timeout_ms, self._times(servable, verb, request))
+
+    def _answer_by(self, servable, verb, request, timeout_ms, times):
+        began, key = time.perf_counter(), request.get("signature_name") or "serving_default"
+        answer = getattr(self, f"_{verb}")(servable, key, request, timeout_ms)
+        if times is not None:
+            times.append(time.perf_counter() - began)
+        return answer
+
+    def _times(self, servable, verb, request):
+        """How long the latest answers to requests of this kind took; None where that says nothing of the next."""
+        key = request.get("signature_name") or "serving_default"
+        if not servable.is_steady(key):
+            return None
+        kinds = self._took.setdefault(servable, {})
+        kind = hash((verb, key, _outline(request)))  # whatever a client names is not kept
+        times = kinds.get(kind)
+        if times is None:
+            if len(kinds) >= _MOST_KINDS:  # somebody asks with ever other shapes
+                kinds.clear()
+            times = kinds[kind] = collections.deque(maxlen=_OF_LATE)
+        return times
 
     def _predict(self, servable, key, request, timeout_ms):
         signature = servable.signature(key)
         if signature is None:
             raise invalid(f'Serving signature name: "{echoed(key)}" not found in signature def')
         feeds, rows = tensors.read_predict(request, signature.dtypes)
-        outputs = self.runner(servable, key, feeds, timeout_ms=timeout_ms)
+        outputs = self._runners["predict"](servable, key, feeds, timeout_ms=timeout_ms)
         return json_text.dumps(tensors.write_predict(outputs, rows))
 
     def _classify(self, servable, key, request, timeout_ms):
         given = examples.read_examples(request)
-        return json_text.dumps({"results": examples.classify(servable, key, given, timeout_ms)})
+        found = examples.classify(self._runners["classify"], servable, key, given, timeout_ms)
+        return json_text.dumps({"results": found})
 
     def _regress(self, servable, key, request, timeout_ms):
         given = examples.read_examples(request)
-        return json_text.dumps({"results": examples.regress(servable, key, given, timeout_ms)})
+        found = examples.regress(self._runners["regress"], servable, key, given, timeout_ms)
+        return json_text.dumps({"results": found})
 
     def status(self, name, version=None, label=None):
         """The states of a model's versions, JSON bytes; a label is passed over, as the original does."""
@@ -216,6 +252,15 @@ def _read(body):
     if not isinstance(request.get("signature_name", ""), str):
         raise invalid("'signature_name' key must be a string value.")
     return request
+
+
+def _outline(value):
+    """The shape of a value in JSON by its first elements, with the names it has in objects."""
+    if isinstance(value, list):
+        return len(value), _outline(value[0]) if value else None
+    if isinstance(value, dict):
+        return tuple([(name, _outline(value[name])) for name in sorted(value)])
+    return None
 
 
 class _TooLarge(Exception):

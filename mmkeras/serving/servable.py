@@ -1,7 +1,7 @@
 """One version of a SavedModel, loaded and ready to answer."""
 
 import dataclasses
-import itertools
+import functools
 import math
 import pathlib
 import threading
@@ -25,7 +25,22 @@ _CODES = {
 
 MOST_CALLABLES = 1000  # of a version
 HERE = 0.0  # as a timeout, see `Servable.run`
-_LOOPS = {"While", "StatelessWhile", "LoopCond", "PyFunc", "EagerPyFunc"}
+# What takes as long as the shapes of its inputs say, whatever their values. Loops and branches do not, nor what makes a
+# tensor of a size that is a value (Range, Fill, Tile), what draws, and what reads texts, pictures and sounds.
+_STEADY = {
+    "Placeholder", "PlaceholderWithDefault", "Const", "VarHandleOp", "ReadVariableOp", "HashTableV2", "NoOp",
+    "Identity", "IdentityN", "StopGradient", "PartitionedCall", "StatefulPartitionedCall", "Cast", "Abs", "Add", "AddN",
+    "AddV2", "Sub", "Mul", "Neg", "Div", "RealDiv", "DivNoNan", "FloorDiv", "FloorMod", "Maximum", "Minimum", "Square",
+    "SquaredDifference", "Pow", "Sqrt", "Rsqrt", "Reciprocal", "Exp", "Expm1", "Log", "Log1p", "Sin", "Cos", "Tanh",
+    "Sigmoid", "Erf", "Erfc", "Floor", "Ceil", "Round", "Sign", "BiasAdd", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu",
+    "Softplus", "Softsign", "Softmax", "LogSoftmax", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less",
+    "LessEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "IsNan", "IsFinite", "Select", "SelectV2", "ClipByValue",
+    "MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "DepthwiseConv2dNative", "MaxPool", "AvgPool",
+    "FusedBatchNormV3", "Sum", "Mean", "Prod", "Max", "Min", "All", "Any", "ArgMax", "ArgMin", "Shape", "Size", "Rank",
+    "Reshape", "Squeeze", "ExpandDims", "Transpose", "Pack", "Unpack", "ConcatV2", "Split", "SplitV", "Slice",
+    "StridedSlice", "GatherV2", "ZerosLike", "OnesLike", "LookupTableFindV2", "ParseExampleV2",
+}  # fmt: skip
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +73,6 @@ class Servable:
         path: the folder that holds `saved_model.pb`.
 
     Attributes:
-        has_loops: whether a run may take as long as its inputs say.
         may_batch: whether requests may run together. Of what `zoo export` wrote, with its golden answers, if it has a
             `batching_params.pbtxt`, as for TensorFlow Serving; of what others wrote always.
 
@@ -77,15 +91,14 @@ class Servable:
                 self.meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
         except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
             self._session.close()
-            said = str(error).strip().splitlines()
-            raise ServingError("NOT_FOUND", f"Could not load {path}: {said[0] if said else error!r}") from None
+            raise ServingError(_code(error, "NOT_FOUND"), f"Could not load {path}: {_telling(error)}") from None
         finally:
             logger.setLevel(level)
         found = self.meta_graph.signature_def
         self.signatures = {key: _signature(one) for key, one in found.items() if key != "__saved_model_init_op"}
-        self.has_loops = any(node.op in _LOOPS for node in _nodes(self.meta_graph.graph_def))
         extra = pathlib.Path(path, "assets.extra", "golden.json")
         self.may_batch = not extra.exists() or pathlib.Path(path, "batching_params.pbtxt").exists()
+        self._steady = _steady(self.meta_graph.graph_def, self.signatures)
         self._callables = {}
         self._lock = threading.Lock()
         self._users, self._closing = 0, False
@@ -93,6 +106,10 @@ class Servable:
     def signature(self, key):
         """The signature of that name, or None."""
         return self.signatures.get(key)
+
+    def is_steady(self, key):
+        """Whether a signature takes as long for all inputs of the same shapes."""
+        return key in self._steady
 
     def run(self, key, feeds, outputs=None, timeout_ms=None):
         """The outputs of a signature, `{alias: array}`.
@@ -114,10 +131,9 @@ class Servable:
             found = call(*feeds.values())
             return {alias: _as_array(value) for alias, value in zip(wanted, found, strict=True)}
         except tf.errors.OpError as error:
-            code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "UNKNOWN")
             # The first line; those after it tell of the graph, and any may repeat what was asked.
             said = (error.message or type(error).__name__).splitlines()[0]
-            raise ServingError(code, echoed(said)) from None
+            raise ServingError(_code(error, "UNKNOWN"), echoed(said)) from None
         except (TypeError, ValueError) as error:  # an array that does not fit its placeholder
             raise invalid(echoed(str(error))) from None
 
@@ -165,8 +181,47 @@ class Servable:
             self._session.close()
 
 
-def _nodes(graph_def):
-    return itertools.chain(graph_def.node, *(function.node_def for function in graph_def.library.function))
+def run_alone(servable, key, feeds, outputs=None, timeout_ms=None):
+    """`Servable.run`, as a function."""
+    return servable.run(key, feeds, outputs, timeout_ms)
+
+
+def _code(error, otherwise):
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), otherwise)
+
+
+def _telling(error):
+    """The first line of an error that says what is wrong; a session's begin with that a graph was executed."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = (line for line in lines if line and line != "Graph execution error:")
+    return next(told, type(error).__name__)
+
+
+def _steady(graph_def, signatures):
+    """The keys of the signatures all of whose operations are steady, those of the functions they call as well."""
+    nodes = {node.name: node for node in graph_def.node}
+    bodies = {function.signature.name: function.node_def for function in graph_def.library.function}
+
+    def operations(nodes):
+        calls = {node.attr["f"].func.name for node in nodes if node.op in _CALLS}
+        return {node.op for node in nodes}.union(*map(of_function, calls))
+
+    @functools.cache
+    def of_function(name):
+        return operations(bodies[name])
+
+    return {k for k, one in signatures.items() if operations(_reached(nodes, one.outputs.values())) <= _STEADY}
+
+
+def _reached(nodes, outputs):
+    """The nodes that some outputs need."""
+    left, found = [tensor for tensor, _ in outputs], {}
+    while left:
+        name = left.pop().removeprefix("^").partition(":")[0]
+        if name in nodes and name not in found:
+            found[name] = nodes[name]
+            left.extend(nodes[name].input)
+    return list(found.values())
 
 
 def _as_array(value):

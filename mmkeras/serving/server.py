@@ -1,10 +1,12 @@
 """The server: REST and gRPC on two ports over the same models."""
 
+import asyncio
 import concurrent.futures
 import signal
 import socket
 import ssl
 import threading
+import time
 
 import grpc
 import uvicorn
@@ -12,12 +14,24 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from mmkeras.serving.batching import Batcher
 from mmkeras.serving.errors import LARGEST_BODY
-from mmkeras.serving.grpc_services import ModelService, PredictionService
+from mmkeras.serving.grpc_services import ModelService, PredictionService, TokenAsked
 from mmkeras.serving.metrics import Metrics
 from mmkeras.serving.models import Models
 from mmkeras.serving.page import pages
 from mmkeras.serving.rest import Rest
+from mmkeras.serving.servable import run_alone
 from mmkeras.serving.warm_up import warm_up
+
+DRAIN_SECONDS = 20.0  # Kubernetes ends what has not stopped after 30
+_UPLOAD_SECONDS, _MOST_THREADS = 2.0, 512
+
+
+class _HttpServer(uvicorn.Server):
+    """Uvicorn, which waits as long for the rest of a request as for an answer, when it stops; here, for a moment."""
+
+    async def shutdown(self, sockets=None):
+        asyncio.get_running_loop().call_later(_UPLOAD_SECONDS, self.config.app.refuse_uploads)
+        await super().shutdown(sockets)
 
 
 class Server:
@@ -31,7 +45,9 @@ class Server:
         poll_seconds: how often new versions are looked for; None for never.
         retries, retry_seconds: see `Models`.
         reload: whether clients may change what is served, over gRPC.
+        threads: requests at once on a port, more where they wait for their batch.
         certificate, key: files of a TLS certificate and its key, for both ports.
+        token: what clients have to say on both ports, `Authorization: Bearer …`; None for nothing.
         **rest: further options of `Rest`.
 
     Example:
@@ -44,7 +60,8 @@ class Server:
 
     def __init__(
         self, configs, rest_port=8501, grpc_port=8500, host="127.0.0.1", batching=None, poll_seconds=1.0, retries=5,
-        retry_seconds=60.0, reload=False, certificate=None, key=None, threads=16, **rest,
+        retry_seconds=60.0, reload=False, certificate=None, key=None, token=None, threads=16,
+        **rest,
     ):  # fmt: skip
         if certificate:
             _check_certificate(certificate, key)
@@ -52,24 +69,29 @@ class Server:
         self.metrics = Metrics()
         self.batcher = Batcher(batching) if batching else None
         self.poll_seconds = poll_seconds
+        if batching:  # a request that waits for its batch keeps a thread: as many as a batch takes, and the next one
+            threads = max(threads, min(2 * batching.max_batch_size, _MOST_THREADS))
         runner = self.batcher or run_alone
         self._rest, self._grpc = None, None
         if rest_port is not None:
             rest = {"threads": threads, "pages": pages(self.models, self.metrics), "may_wait": bool(batching), **rest}
-            self._app = Rest(self.models, self.metrics, runner, **rest)
+            self._app = Rest(self.models, self.metrics, runner, token=token, **rest)
             # Bound here, not in `start`: a port that is taken is told at once, and a free one is known.
             self._socket = _bound(host, rest_port)
             self.rest_port = self._socket.getsockname()[1]
             options = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
             # Logging is the program's to set up, not ours.
-            self._rest = uvicorn.Server(
+            self._rest = _HttpServer(
                 uvicorn.Config(self._app, log_config=None, access_log=False, lifespan="off", server_header=False,
-                               date_header=False, timeout_graceful_shutdown=30, **options)
+                               date_header=False, **options)
             )  # fmt: skip
         if grpc_port is not None:
             pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
             # 4 MB would be the most otherwise, a few photographs.
-            self._grpc = grpc.server(pool, options=[("grpc.max_receive_message_length", LARGEST_BODY)])
+            self._grpc = grpc.server(
+                pool, interceptors=[] if token is None else [TokenAsked(token)],
+                options=[("grpc.max_receive_message_length", LARGEST_BODY)],
+            )  # fmt: skip
             prediction = PredictionService(self.models, self.metrics, runner)
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._grpc)
             self.model_service = ModelService(self.models, self.metrics, reload)
@@ -86,32 +108,35 @@ class Server:
             self._thread = threading.Thread(target=self._rest.run, args=([self._socket],), name="rest", daemon=True)
             self._thread.start()
 
-    def stop(self, seconds=30.0):
-        """Takes no more requests, answers those it has, and frees the models."""
+    def stop(self, seconds=DRAIN_SECONDS):
+        """Takes no more requests, answers those it has, for at most so long, and frees the models."""
+        end = time.monotonic() + seconds + 1
         ended = self._grpc.stop(seconds) if self._grpc else None
         if self._rest:
+            self._rest.config.timeout_graceful_shutdown = seconds
             self._rest.should_exit = True
-            self._thread.join(seconds)
+            self._thread.join(max(end - time.monotonic(), 0))
             self._app.close()
         if ended:
-            ended.wait(seconds)
+            ended.wait(max(end - time.monotonic(), 0))
         if self.batcher:
             self.batcher.close()
         self.models.close()
 
-    def run(self):
-        """Answers until SIGTERM or SIGINT, then stops."""
+    def run(self, started=lambda: None, drain_seconds=DRAIN_SECONDS):
+        """Answers until SIGTERM or SIGINT, then stops.
+
+        Args:
+            started: called when it answers.
+            drain_seconds: see `stop`.
+        """
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
         self.start()
+        started()
         stopping.wait()
-        self.stop()
-
-
-def run_alone(servable, key, feeds, outputs=None, timeout_ms=None):
-    """`Servable.run`, as a function."""
-    return servable.run(key, feeds, outputs, timeout_ms)
+        self.stop(drain_seconds)
 
 
 def _check_certificate(certificate, key):

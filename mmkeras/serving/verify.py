@@ -11,7 +11,7 @@ def verify(client, folder):
     """Asks a server what each model in a folder was asked at its export.
 
     Args:
-        client: a `Client` of REST.
+        client: a `Client`.
         folder: of the models, as `zoo export` writes them.
 
     Yields:
@@ -26,17 +26,18 @@ def verify(client, folder):
     if not latest:
         raise ValueError(f"There is no exported model in {folder}: expected MODEL/VERSION/saved_model.pb.")
     for model, path in sorted(latest.items()):
+        version = int(path.name)
         for signature, golden in read_golden(path).items():
             expected = {name: np.array(value, object) for name, value in golden["outputs"].items()}
             if golden["method"] == "classify":
                 rows = [
                     dict(zip(golden["inputs"], v, strict=True)) for v in zip(*golden["inputs"].values(), strict=True)
                 ]
-                rows = client.classify(model, rows, signature)
+                rows = client.classify(model, rows, signature, version)
                 answer = {
                     "classes": np.array([[label for label, _ in row] for row in rows], object),
                     "scores": np.array([[score for _, score in row] for row in rows], object),
                 }
             else:
-                answer = client.predict(model, signature, **golden["inputs"])
-            yield model, int(path.name), signature, largest_difference(expected, answer)
+                answer = client.predict(model, signature, version, golden["inputs"])
+            yield model, version, signature, largest_difference(expected, answer)

@@ -7,6 +7,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from mmkeras.serving import examples
 from mmkeras.serving.errors import ServingError
+from mmkeras.serving.servable import run_alone
 
 MOST_REQUESTS = 1000
 
@@ -37,4 +38,4 @@ def _run(servable, log):
         request = getattr(log, kind).request
         given = [one.SerializeToString() for one in request.input.example_list.examples]
         ask = examples.classify if kind == "classify_log" else examples.regress
-        ask(servable, request.model_spec.signature_name or "serving_default", given)
+        ask(run_alone, servable, request.model_spec.signature_name or "serving_default", given)

@@ -1,4 +1,8 @@
-"""The small models that TensorFlow Serving's own tests talk to; `python tests/serving/models.py FOLDER` writes them."""
+"""The small models that TensorFlow Serving's own tests talk to.
+
+`python tests/serving/models.py FOLDER` writes them with the configuration that the cases want, and says how a server is
+started on them and asked.
+"""
 
 import pathlib
 import sys
@@ -191,5 +195,44 @@ def build(folder):
     (folder / "bad" / "1").mkdir(parents=True)
 
 
+_VERSIONS = {"half_plus_two": (123, 124), "versioned": (1, 2, 3)}  # served at once; of the others the latest
+_LABELS = {"half_plus_two": {"stable": 123, "canary": 124}}
+_COMMANDS = """
+{folder} holds the models and models.config. zoo serve is started so:
+
+    zoo serve --config {folder}/models.config --load-retries 0
+
+and the original so (it may refuse to start with the model `bad`, which cannot be loaded: take it out of models.config
+then, and leave the case status.failed_load aside):
+
+    docker run --rm -p 8500:8500 -p 8501:8501 -v {folder}:{folder}:ro tensorflow/serving \\
+        --model_config_file={folder}/models.config --max_num_load_retries=0
+
+Either is asked so:
+
+    ZOO_CONFORMANCE_URL=http://127.0.0.1:8501 ZOO_CONFORMANCE_GRPC=127.0.0.1:8500 pytest -n0 tests/test_conformance.py
+"""
+
+
+def config(folder):
+    """The text of a `models.config` of all models that `build` wrote below a folder."""
+    folder, models = pathlib.Path(folder).resolve(), []
+    for name in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        versions = "".join(f" versions: {number}" for number in _VERSIONS.get(name, ()))
+        policy = f" model_version_policy {{ specific {{{versions} }} }}" if versions else ""
+        labels = "".join(
+            f' version_labels {{ key: "{label}" value: {number} }}' for label, number in _LABELS.get(name, {}).items()
+        )
+        base = f'name: "{name}" base_path: "{folder / name}" model_platform: "tensorflow"'
+        models.append(f"  config {{ {base}{policy}{labels} }}\n")
+    return f"model_config_list {{\n{''.join(models)}}}\n"
+
+
+def main(folder):
+    build(folder)
+    pathlib.Path(folder, "models.config").write_text(config(folder))
+    print(_COMMANDS.format(folder=pathlib.Path(folder).resolve()))
+
+
 if __name__ == "__main__":
-    build(sys.argv[1])
+    main(sys.argv[1])
