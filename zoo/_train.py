@@ -331,7 +331,13 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
     with checkpoints.stopping(), sources.naming_rows(validation, run.preprocessor), \
             sources.naming_rows(split, run.preprocessor):  # fmt: skip
         asked = _validation_batches(run, validation, soft)
-        training.fit(run.model, batches, config.epochs, (epoch, step), asked, [checkpoints, *callbacks], verbose)
+        try:
+            training.fit(run.model, batches, config.epochs, (epoch, step), asked, [checkpoints, *callbacks], verbose)
+        except (tf.errors.UnavailableError, tf.errors.AbortedError):
+            raise RuntimeError(
+                "Another worker has ended, or cannot be reached. Start all of them again with --resume: they go on "
+                f"from the last checkpoint in {folder.path}."
+            ) from None
     if not chief:
         return
     if hasattr(run.module, "calibrate"):
