@@ -76,7 +76,7 @@ def train(
         if data is None:
             raise ValueError("Say what to train on with --data: scenes, a .jsonl or .csv file, a folder, tfds:NAME …")
         config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns))
-        run = Run(folder.path, name, config, preset=preset, seed=seed, skip_bad=skip_bad, deterministic=deterministic)
+        run = Run(folder.path, name, config, preset, seed, skip_bad, deterministic)
         run.warm_start = None if warm_start is None else str(warm_start)
         run.data, run.columns = str(data), dict(columns or {})
         train_split = _fit_preprocessor(run)
@@ -86,10 +86,9 @@ def train(
         _build_model(run, train_split)
     if not resume:
         _begin_encoders(run, warm_start, verbose)
-    soft = {}
+    teacher = getattr(run.config, "teacher", None)
+    soft = {split.name: soft_labels(run, split) for split in (train_split, validation) if teacher}
     for split in (train_split, validation):
-        if getattr(run.config, "teacher", None):
-            soft[split.name] = soft_labels(run, split)
         run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
     callbacks = [_doctor(run, train_split, validation)] if doctor else []
     if not resume and chief:

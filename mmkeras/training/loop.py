@@ -73,18 +73,23 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
         if several:  # what a step gives are the numbers of one replica
             logs = numbers(model.get_metrics_result())
         if validation is not None:
-            model.reset_metrics()
-            validation_logs = {}
-            for batch in _distributed(strategy, validation):
-                validation_logs = test_step(batch)
-            validation_logs = model.get_metrics_result() if several else validation_logs
-            logs = {**logs, **{f"val_{name}": value for name, value in numbers(validation_logs).items()}}
+            logs.update(_validated(model, test_step, _distributed(strategy, validation), several))
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
     callbacks.on_train_end(logs)
     synchronize_batch_norm(model, False)  # as it is saved: other backends know no such thing
     return history
+
+
+def _validated(model, test_step, batches, several):
+    """The metrics over a pass of the validation batches, `val_` before their names."""
+    model.reset_metrics()
+    logs = {}
+    for batch in batches:
+        logs = test_step(batch)
+    logs = model.get_metrics_result() if several else logs
+    return {f"val_{name}": value for name, value in numbers(logs).items()}
 
 
 def _step(strategy, function):
