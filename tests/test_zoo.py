@@ -36,7 +36,7 @@ EIGHT = {
     "vqa": {"num_classes": 8, "text_encoder": "cnn"},
     "conditional_gan": {"discriminator_augment": False, "learning_rate": 2e-3},
 }  # fmt: skip
-STEPS = {"conditional_gan": 300}
+STEPS = {"conditional_gan": 300, "domain_adversarial": 400}
 GIVEN = {"autoencoder": ["image", "text"], "cross_modal": ["image", "text"], "fusion_classifier": ["image", "text"],
          "sentiment": ["image", "remark"], "tagger": ["image", "text"], "transformer": ["image", "text"],
          "variational_autoencoder": ["image", "text"], "vqa": ["image", "question"]}  # fmt: skip
