@@ -100,7 +100,7 @@ def test_tags_come_from_both_modalities_and_have_thresholds(tmp_path):
 
 @pytest.mark.parametrize("task", ["regression", pytest.param("classification", marks=pytest.mark.slow)])
 def test_polarity_takes_both_modalities_where_they_disagree(tmp_path, task):
-    run = zoo.train("sentiment", "scenes:300", out=tmp_path / "run", preset="tiny", epochs=5, verbose=0, task=task)
+    run = zoo.train("sentiment", "scenes:300", out=tmp_path / "run", preset="tiny", epochs=10, verbose=0, task=task)
     report = run.evaluate("test")
     if task == "classification":
         alone = max(report["image"]["accuracy"], report["remark"]["accuracy"])
