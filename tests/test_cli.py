@@ -72,6 +72,11 @@ def test_train_evaluate_predict_export_a_classifier(capsys, shoes, tmp_path):
     code, said, _ = run(capsys, "export", str(out), "--to", str(tmp_path / "servables"))
     assert code == 0
     assert (tmp_path / "servables/fusion_classifier/1/saved_model.pb").exists()
+    code, _, said = run(capsys, "export", str(out), "--to", str(tmp_path / "servables"), "--name", "../up")
+    assert (code, said) == (
+        2,
+        "zoo: error: Expected a name of letters, digits, `_`, `-` and `.` to serve as. Received: '../up'.\n",
+    )
 
 
 def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_path):
@@ -84,10 +89,12 @@ def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_pa
     assert code == 0
     assert grid.exists()
     rows = [line.split() for line in said.splitlines()[:5]]
-    code, *_ = run(capsys, "export", str(searchable), "--to", str(tmp_path), "--index", str(shoes), "--top-k", "5")
+    code, *_ = run(capsys, "export", str(searchable), "--to", str(tmp_path), "--index", str(shoes), "--top-k", "5",
+                   "--name", "finder")  # fmt: skip
     assert code == 0
+    assert 'name: "finder" base_path: "/models/finder"' in (tmp_path / "models.config").read_text()
     with export.own_process() as ask:
-        (answers,) = ask(tmp_path / "dual_encoder" / "1", {"search": {"title": ["red shoe"]}})
+        (answers,) = ask(tmp_path / "finder" / "1", {"search": {"title": ["red shoe"]}})
     answer = answers["search"]
     scores = [float(score) for score, _ in rows]
     assert scores == pytest.approx(answer["scores"][0].tolist(), abs=1e-4)

@@ -236,7 +236,8 @@ ALL = {"image": "image", "text": "text", "vector": "vector", "audio": "audio", "
     ],
 )
 def test_five_kinds_at_once(name, tmp_path, capsys):
-    options = {"modalities": ALL, "epochs": 1, "batch_size": 16, "verbose": 0}
+    networks = {"text_encoder": "bag", "video_encoder": "conv3d"}  # those that are quickly traced
+    options = {"modalities": ALL, "epochs": 1, "batch_size": 16, "verbose": 0, **networks}
     run = zoo.train(name, "scenes:32", out=tmp_path / "run", preset="tiny", **options)
     assert run.config.audio_seconds == 1.0
     report = run.evaluate("test")
@@ -259,7 +260,9 @@ def test_five_kinds_at_once(name, tmp_path, capsys):
             assert frame.size == (16, 16)
 
 
-@pytest.mark.parametrize(("given", "target"), [("text", "audio"), ("image", "video")])
+@pytest.mark.parametrize(
+    ("given", "target"), [("text", "audio"), pytest.param("image", "video", marks=pytest.mark.slow)]
+)
 def test_a_sound_from_a_text_and_a_clip_from_a_picture(given, target, tmp_path):
     options = {"modalities": {given: given, target: target}, "target": target, "epochs": 6, "verbose": 0}
     run = zoo.train("cross_modal", "scenes:240", out=tmp_path / "run", preset="tiny", **options)
@@ -274,7 +277,8 @@ def test_a_sound_tells_the_shape(tmp_path):
     assert report["audio"]["accuracy"] > report["majority label"]["accuracy"] + 0.3
 
 
-@pytest.mark.parametrize("network", [pytest.param("cnn_lstm", marks=pytest.mark.slow), "conv3d"])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["cnn_lstm", "conv3d"])
 def test_a_clip_tells_the_motion_which_a_picture_cannot(network, tmp_path):
     options = {
         "modalities": {"video": "video"}, "columns": {"motion": "label"}, "epochs": 18, "batch_size": 16, "verbose": 0,

@@ -116,6 +116,10 @@ def _add_train(commands, name):
         "--checkpoint-seconds", type=float, default=60.0, help="between checkpoints within an epoch; 0 for every step"
     )
     command.add_argument("--strategy", default="auto", help="auto, one, mirrored (GPUs), multi_worker (TF_CONFIG)")
+    command.add_argument(
+        "--jit", default="auto", help="compile a step by XLA: on, off, auto (off: on CPUs it does not pay)"
+    )
+    command.add_argument("--steps-per-execution", type=int, default=1, help="steps between two looks at the losses")
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
     command.set_defaults(run=_train, hints=_add_hyperparameters(command, name))
@@ -182,12 +186,13 @@ def _train(options):
         _registry.configure(options.model, options.preset, **hyperparameters)  # before TensorFlow is waited for
     with quiet_start():
         from zoo import _train
-    _train.train(
-        options.model, options.data, options.out, options.preset, options.columns, options.skip_bad, options.seed,
-        options.deterministic, options.resume, options.overwrite, options.warm_start, options.doctor,
-        options.checkpoint_seconds, options.strategy, 2 if options.quiet or not sys.stdout.isatty() else 1,
-        **hyperparameters,
+    names = (
+        "data", "out", "preset", "columns", "skip_bad", "seed", "deterministic", "resume", "overwrite", "warm_start",
+        "doctor", "checkpoint_seconds", "strategy", "jit", "steps_per_execution",
     )  # fmt: skip
+    given = {name: getattr(options, name) for name in names}
+    verbose = 2 if options.quiet or not sys.stdout.isatty() else 1
+    _train.train(options.model, verbose=verbose, **given, **hyperparameters)
 
 
 def _add_data(commands):

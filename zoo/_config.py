@@ -42,6 +42,7 @@ class Config:
     schedule: str = hp("cosine", "learning rate in zoo.train: warm-up, then this", ("cosine", "constant"))
     warmup: float = hp(0.05, "share of the training steps in which the learning rate rises to its peak", high=1.0)
     epochs: int = hp(10, "passes over the training split in zoo.train")
+    patience: int = hp(0, "epochs without a smaller validation loss after which zoo.train ends; 0: none", low=0)
     batch_size: int = hp(64, "rows a step in zoo.train")
 
     def __post_init__(self):

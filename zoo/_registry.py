@@ -75,8 +75,11 @@ def build(name, preset="base", **hyperparameters):
     return model
 
 
-def compile_model(model_module, model, config, steps=None):
-    """Compiles a model as its file says; `steps` is the number of training steps, where it is known."""
+def compile_model(model_module, model, config, steps=None, **options):
+    """Compiles a model as its file says; `steps` is the number of training steps, where it is known.
+
+    Further options are those of `keras.Model.compile`.
+    """
     import keras
 
     from mmkeras.training import make_optimizer
@@ -88,7 +91,8 @@ def compile_model(model_module, model, config, steps=None):
     objective = model_module.objective(config)
     # On a CPU TensorFlow trains these networks no faster with XLA, after a minute of compiling; JAX needs it.
     jit = "auto" if keras.backend.backend() != "tensorflow" else False
-    model.compile(optimizer=optimizer, jit_compile=jit, **(objective if isinstance(objective, dict) else {}))
+    options = {"jit_compile": jit, **(objective if isinstance(objective, dict) else {}), **options}
+    model.compile(optimizer=optimizer, **options)
 
 
 def preprocessor(name, preset="base", **hyperparameters):

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -306,15 +307,22 @@ class Run:
         gallery = write_gallery(self, to, index, id_column, columns, approximate)
         return len(gallery.ids), gallery.recall
 
-    def export(self, to="servables", index=None, id_column=None, columns=None, k=10):
-        """Writes a SavedModel `<to>/<model>/<version>` and returns its path.
+    def export(self, to="servables", index=None, id_column=None, columns=None, k=10, name=None):
+        """Writes a SavedModel `<to>/<name>/<version>` and returns its path.
 
         Args:
             to: folder of all servables.
             index: a gallery for the signature `search` of a dual_encoder, see `search`.
             id_column, columns: see `search`.
             k: number of items that `search` gives.
+            name: under which it is served; that of the model if None.
+
+        Raises:
+            ValueError: if the name is none that can stand in a URL, or `export` of `mmkeras.export` raises it.
         """
+        name = self.name if name is None else name
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise ValueError(f"Expected a name of letters, digits, `_`, `-` and `.` to serve as. Received: {name!r}.")
         signatures = dict(self.signatures)
         if index is not None:
             gallery = open_gallery(self, index, id_column, columns)
@@ -322,7 +330,7 @@ class Run:
             signatures["search"] = exporting.search_signature(embedded, self.signatures[f"encode_{gallery.asked}"], k)
         words = {name: self.preprocessor.reader(name).vocabulary[4:] or ["a"] for name in self.config.of_kind("text")}
         sample = exporting.samples(self.config.modalities, words)
-        path = exporting.export(pathlib.Path(to, self.name), signatures, self.preprocessor.tables, sample)
+        path = exporting.export(pathlib.Path(to, name), signatures, self.preprocessor.tables, sample)
         exporting.write_server_files(to)
         return path
 

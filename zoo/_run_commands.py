@@ -73,6 +73,7 @@ def add_run_commands(commands):
     command = commands.add_parser("export", help="SavedModel for TensorFlow Serving")
     command.add_argument("folder", metavar="RUN")
     command.add_argument("--to", default="servables", help="folder of all servables")
+    command.add_argument("--name", help="under which it is served (the model's)")
     command.add_argument("--index", help="dual_encoder: gallery for the signature `search`")
     command.add_argument("--id-column", help="as for search")
     command.add_argument("--top-k", type=int, default=10)
@@ -217,7 +218,7 @@ def _index(options):
 
 def _export(options):
     run = _load(options.folder)
-    path = run.export(options.to, options.index, options.id_column, options.columns, options.top_k)
+    path = run.export(options.to, options.index, options.id_column, options.columns, options.top_k, options.name)
     names = [*run.signatures, *(["search"] if options.index else [])]
     print(f"{path}: signatures {', '.join(names)}")
 

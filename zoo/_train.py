@@ -27,8 +27,8 @@ from zoo._teacher import soft_labels, with_soft_labels
 
 def train(
     name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
-    overwrite=False, warm_start=None, doctor=False, checkpoint_seconds=60.0, strategy="auto", verbose=1,
-    **hyperparameters,
+    overwrite=False, warm_start=None, doctor=False, checkpoint_seconds=60.0, strategy="auto", jit="auto",
+    steps_per_execution=1, verbose=1, **hyperparameters,
 ):  # fmt: skip
     """Trains a model on a source and writes the run folder.
 
@@ -48,6 +48,8 @@ def train(
         checkpoint_seconds: between two checkpoints within an epoch; 0 for one after every step.
         strategy: which devices and machines train, see `mmkeras.training.make_strategy`. With several workers each
             calls this function; `out` lies where all of them see it, and the first one writes it.
+        jit: whether a training step is compiled by XLA: `"on"`, or `"off"` and `"auto"`: on CPUs it does not pay.
+        steps_per_execution: steps that are taken before callbacks, checkpoints and the progress bar have their turn.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
         **hyperparameters: of the model.
 
@@ -64,6 +66,10 @@ def train(
         raise ValueError("Expected one of --resume and --overwrite: go on with the run, or replace it. Received: both.")
     if resume and warm_start is not None:
         raise ValueError("A run is resumed from its own checkpoint. Received: --resume and --warm-start.")
+    if jit not in ("auto", "on", "off"):
+        raise ValueError(f"Expected --jit auto, on or off. Received: {jit!r}.")
+    if steps_per_execution < 1:
+        raise ValueError(f"Expected --steps-per-execution of at least 1. Received: {steps_per_execution}.")
     strategy = training.make_strategy(strategy)  # before TensorFlow does anything else: several workers need that
     chief = training.is_chief(strategy)
     verbose = verbose if chief else 0
@@ -82,8 +88,10 @@ def train(
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
     run.replicas = training.pieces(strategy)
+    if jit == "on" and run.replicas[2] > 1:
+        raise ValueError(f"XLA compiles the step of one replica. Received: --jit on, and {run.replicas[2]} replicas.")
     with strategy.scope():
-        _build_model(run, train_split)
+        _build_model(run, train_split, jit_compile=jit == "on", steps_per_execution=steps_per_execution)
     if not resume:
         _begin_encoders(run, warm_start, verbose)
     teacher = getattr(run.config, "teacher", None)
@@ -244,11 +252,13 @@ def _batches(run, split):
     return batch_size, num_rows // batch_size
 
 
-def _build_model(run, split):
+def _build_model(run, split, **options):
     config = run.config
     run.model = run.module.build(config)
     steps = _batches(run, split)[1]
-    _registry.compile_model(run.module, run.model, config, steps * config.epochs)
+    _registry.compile_model(run.module, run.model, config, steps * config.epochs, **options)
+    if config.patience and "loss" not in {metric.name for metric in run.model.metrics}:
+        raise ValueError(f"`{run.name}` has no one validation loss that --patience could wait for. Leave it out.")
     if not run.model.optimizer.built:
         run.model.optimizer.build(run.model.trainable_variables)
     if getattr(config, "word_vectors", None):
@@ -327,6 +337,8 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
         print(f"{folder.path} goes on after epoch {epoch}, step {step} of the next of {steps} steps.")
     keep = _keeping(run, folder, validation, rows) if chief else [lambda *_: None] * 2
     checkpoints = training.Checkpoints(*keep, checkpoint_seconds)
+    if config.patience:
+        callbacks = [training.Patience(config.patience, [row["val_loss"] for row in rows]), *callbacks]
     with checkpoints.stopping(), sources.naming_rows(validation, run.preprocessor), \
             sources.naming_rows(split, run.preprocessor):  # fmt: skip
         asked = _validation_batches(run, validation, soft)
@@ -350,7 +362,7 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
         minutes = (time.monotonic() - began) / 60
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"{run.name}: epochs {epoch + 1} to {config.epochs} of {steps} steps in {minutes:.1f} minutes, "
+            f"{run.name}: epochs {epoch + 1} to {len(rows)} of {steps} steps in {minutes:.1f} minutes, "
             f"{run.model.count_params():,} parameters, peak memory {memory:.2f} GiB. The run lies in {folder.path}."
         )
 

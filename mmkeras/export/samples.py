@@ -129,8 +129,10 @@ def loaded(folder):
     In a session, as a server runs it: nothing of this process gets in, as it does by `tf.saved_model.load`.
     """
     logger, level = tf.get_logger(), tf.get_logger().level
-    graph = tf.Graph()
-    session = tf.compat.v1.Session(graph=graph)
+    graph, options = tf.Graph(), tf.compat.v1.ConfigProto()
+    # Each signature is asked a few times alone: making its graph faster would take longer than that.
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
+    session = tf.compat.v1.Session(graph=graph, config=options)
     try:
         logger.setLevel("ERROR")  # that sessions are of TensorFlow 1
         with graph.as_default():

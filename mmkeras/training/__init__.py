@@ -1,7 +1,7 @@
 """Training: the model base, objectives over several outputs, the loop, and steps that are special."""
 
 from mmkeras.training.balance import BALANCES, MultiTask, TaskWeights
-from mmkeras.training.callbacks import Checkpoints, Stopped
+from mmkeras.training.callbacks import Checkpoints, Patience, Stopped
 from mmkeras.training.episodic import Episodic
 from mmkeras.training.masked import Hidden, Masked
 from mmkeras.training.modality_balance import MODALITY_BALANCES, ModalityBalance
@@ -38,6 +38,7 @@ __all__ = [
     "Objective",
     "ObjectiveModel",
     "Pairwise",
+    "Patience",
     "Reconstruction",
     "Regression",
     "Stopped",

@@ -1,4 +1,4 @@
-"""What happens during training besides training: checkpoints, and stopping when the process is told to."""
+"""What happens during training besides training: checkpoints, and stopping early or when the process is told to."""
 
 import contextlib
 import errno
@@ -90,3 +90,28 @@ class Checkpoints(keras.callbacks.Callback):
             where = f"epoch {epoch + 1}, step {step}" if step else f"epoch {epoch}"
             name = signal.Signals(self.signal).name
             raise Stopped(f"stopped by {name} after {where}; --resume goes on from there", self.signal)
+
+
+class Patience(keras.callbacks.Callback):
+    """Ends training when the validation loss has not become smaller for some epochs.
+
+    Keras' EarlyStopping counts from zero in a training that is resumed.
+
+    Args:
+        epochs: how many.
+        losses: the validation losses of the epochs that are done.
+    """
+
+    def __init__(self, epochs, losses=()):
+        super().__init__()
+        self.epochs = epochs
+        self.losses = list(losses)
+
+    def on_train_begin(self, logs=None):
+        since = len(self.losses) - 1 - self.losses.index(min(self.losses)) if self.losses else 0
+        if since >= self.epochs:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.losses.append(logs["val_loss"])
+        self.on_train_begin()

@@ -25,7 +25,8 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
     (`mmkeras.layers.replicas`), gradients are clipped when they are summed, batch norms look at all rows.
 
     Args:
-        model: a compiled keras.Model, made in the scope of its strategy where there are several replicas.
+        model: a compiled keras.Model, made in the scope of its strategy where there are several replicas. Compiled with
+            `steps_per_execution`, it takes so many steps between two looks at its losses, with `jit_compile` by XLA.
         epoch_batches: function of (epoch, step) to a `tf.data.Dataset` of the epoch's batches from that step on; where
             there are several replicas, of what this process's replicas get of each, one after the other.
         epochs: number of epochs in all.
@@ -43,40 +44,45 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
     """
     # Without autograph: nothing here branches on a tensor, and converting all of Keras doubles the wait for step one.
     strategy = model.distribute_strategy
-    train_step, test_step = (_step(strategy, function) for function in (model.train_step, model.test_step))
+    train_step, test_step = _step(model, model.train_step), _step(model, model.test_step)
+    train_steps, at_once = _steps(train_step), model.steps_per_execution
     several = strategy.num_replicas_in_sync > 1
     synchronize_batch_norm(model, several)
     first_epoch, first_step = start
     steps = 0
     if first_epoch < epochs:
-        steps = first_step + int(epoch_batches(*start).cardinality()) // _replicas_here(strategy)
+        batches = epoch_batches(*start)
+        steps = first_step + int(batches.cardinality()) // _replicas_here(strategy)
+        check_batch(next(iter(batches)))
     history = keras.callbacks.History()
     callbacks = [history, *getattr(model, "own_callbacks", ()), *callbacks]
     callbacks = keras.callbacks.CallbackList(
         callbacks, add_progbar=verbose > 0, model=model, epochs=epochs, steps=steps, verbose=verbose
     )
+    model.stop_training = False
     callbacks.on_train_begin()
     logs = {}
     for epoch in range(first_epoch, epochs):
-        begin = first_step if epoch == first_epoch else 0
-        if begin == 0:
+        if model.stop_training:
+            break
+        step = first_step if epoch == first_epoch else 0
+        if step == 0:
             model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        for step, batch in enumerate(_distributed(strategy, epoch_batches(epoch, begin)), begin):
-            if (epoch, step) == start:
-                check_batch(strategy.experimental_local_results(batch)[0])
+        batches = iter(_distributed(strategy, epoch_batches(epoch, step)))
+        while step < steps:
             callbacks.on_train_batch_begin(step)
-            logs = numbers(train_step(batch))
+            count = min(at_once, steps - step)
+            logs = numbers(train_steps(batches, tf.constant(count)) if at_once > 1 else train_step(next(batches)))
+            step += count
             if not all(map(math.isfinite, (*logs.values(), *gradient_norms(model).values()))):
                 raise FloatingPointError(_not_finite(model, epoch, step, logs))
-            callbacks.on_train_batch_end(step, logs)
+            callbacks.on_train_batch_end(step - 1, logs)
         if several:  # what a step gives are the numbers of one replica
             logs = numbers(model.get_metrics_result())
         if validation is not None:
             logs.update(_validated(model, test_step, _distributed(strategy, validation), several))
         callbacks.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
     callbacks.on_train_end(logs)
     synchronize_batch_norm(model, False)  # as it is saved: other backends know no such thing
     return history
@@ -92,12 +98,23 @@ def _validated(model, test_step, batches, several):
     return {f"val_{name}": value for name, value in numbers(logs).items()}
 
 
-def _step(strategy, function):
+def _step(model, function):
     """A step of all replicas as a graph, which gives the logs of the first one of this process."""
+    strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
-        return tf.function(function, autograph=False)
+        return tf.function(function, autograph=False, jit_compile=model.jit_compile or None)
     run = tf.function(lambda batch: strategy.run(function, args=(batch,)), autograph=False)
     return lambda batch: strategy.experimental_local_results(run(batch))[0]
+
+
+def _steps(step):
+    """A graph that takes a number of steps with the next batches of an iterator, and gives the logs of the last."""
+
+    def take(batches, count):
+        tf.while_loop(lambda i: i < count - 1, lambda i: (step(next(batches)), i + 1)[1:], [0])
+        return step(next(batches))
+
+    return tf.function(take, autograph=False)
 
 
 def _replicas_here(strategy):
@@ -130,7 +147,7 @@ def build_metrics(model, batch):
 
 def _not_finite(model, epoch, step, logs):
     """What is said when the loss, or its slope, is no longer a number."""
-    said = [f"The loss or its gradient is no longer a number in epoch {epoch + 1}, step {step + 1}: {logs}."]
+    said = [f"The loss or its gradient is no longer a number in epoch {epoch + 1}, step {step}: {logs}."]
     for when, steps_before in (("in that step", 0), ("in the step before", 1)):
         norms = gradient_norms(model, steps_before)
         if any(norms.values()):
