@@ -142,7 +142,7 @@ def test_every_row_is_read_once(count, drop_remainder):
     for worker in range(count):
         rows, own = data.row_numbers(order, 12, drop_remainder, replicas=(worker, worker + 1, count))
         for step, (part, number) in enumerate(zip(rows, own, strict=True)):
-            read.setdefault(step, []).append(part.numpy())
+            read.setdefault(step, []).append(np.array(part))
             numbers.append(int(number))
     steps = [np.concatenate(parts) for _, parts in sorted(read.items())]
     expected = [order[:12], order[12:24], *([] if drop_remainder else [order[24:]])]
@@ -154,7 +154,7 @@ def test_every_row_is_read_once(count, drop_remainder):
 
 def test_several_replicas_of_a_process_get_theirs_in_turn():
     rows, numbers = data.row_numbers(np.arange(16), 8, replicas=(2, 4, 4), first_step=1)
-    assert [part.numpy().tolist() for part in rows] == [[12, 13], [14, 15]]
+    assert [part.tolist() for part in rows] == [[12, 13], [14, 15]]
     assert [int(number) for number in numbers] == [6, 7]
 
 

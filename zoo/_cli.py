@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 import sys
+import threading
 import typing
 
 from zoo import _registry, bench
@@ -120,6 +121,9 @@ def _add_train(commands, name):
         "--jit", default="auto", help="compile a step by XLA: on, off, auto (off: on CPUs it does not pay)"
     )
     command.add_argument("--steps-per-execution", type=int, default=1, help="steps between two looks at the losses")
+    command.add_argument(
+        "--data-service", metavar="ADDRESS", help="input workers that prepare the batches: zoo data serve"
+    )
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
     command.set_defaults(run=_train, hints=_add_hyperparameters(command, name))
@@ -189,6 +193,7 @@ def _train(options):
     names = (
         "data", "out", "preset", "columns", "skip_bad", "seed", "deterministic", "resume", "overwrite", "warm_start",
         "doctor", "checkpoint_seconds", "strategy", "jit", "steps_per_execution",
+        "data_service",
     )  # fmt: skip
     given = {name: getattr(options, name) for name in names}
     verbose = 2 if options.quiet or not sys.stdout.isatty() else 1
@@ -196,17 +201,33 @@ def _train(options):
 
 
 def _add_data(commands):
-    command = commands.add_parser("data", help="look at a data source")
-    command.add_argument("action", choices=["check"], help="check: bad rows, absent modalities, turned pictures")
-    command.add_argument("source")
-    command.add_argument("--columns", type=mapping)
-    command.add_argument("--modalities", type=mapping, help="name=kind,… (all columns of a known kind)")
-    command.set_defaults(run=_data)
+    command = commands.add_parser("data", help="look at a data source, or pack it into a few large files")
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    check = actions.add_parser("check", help="bad rows, absent modalities, turned pictures, damaged shards")
+    check.add_argument("source")
+    check.add_argument("--modalities", type=mapping, help="name=kind,… (all columns of a known kind)")
+    check.set_defaults(run=_check)
+    pack = actions.add_parser("pack", help="write a source as TFRecord shards; called again it goes on")
+    pack.add_argument("source")
+    pack.add_argument("folder", metavar="OUT", help="what --data then takes")
+    pack.add_argument("--rows", type=int, default=1000, help="in a shard (1000)")
+    pack.add_argument("--skip-bad", action="store_true", help="leave rows out that cannot be read")
+    pack.set_defaults(run=_pack)
+    serve = actions.add_parser("serve", help="input workers for zoo train --data-service")
+    serve.add_argument("--workers", type=int, default=2, help="how many (2)")
+    serve.add_argument("--port", type=int, default=5050, help="that trainings and other workers find it at (5050)")
+    serve.add_argument("--join", metavar="ADDRESS", help="work for the zoo data serve of another machine")
+    serve.set_defaults(run=_input_workers)
+    for action in (check, pack):
+        action.add_argument("--columns", type=mapping, help="which column is which, as for train")
 
 
-def _data(options):
+def _check(options):
     with quiet_start():
         from mmkeras import data
+        from zoo import _pack
+    damaged = _pack.damaged(options.source)
+    print("".join(f"{line}\n" for line in damaged), end="")
     try:
         source, all_read = data.open(options.source, options.columns), True
     except data.DataError:
@@ -215,7 +236,25 @@ def _data(options):
     print("\n".join(lines))
     if not all_read:
         print("The rows named above as skipped cannot be read at all; they are not among the counted.")
-    return 0 if all_read and not num_bad else 1
+    return 0 if all_read and not num_bad and not damaged else 1
+
+
+def _pack(options):
+    if options.rows < 1:
+        raise ValueError(f"Expected --rows of at least 1. Received: {options.rows}.")
+    with quiet_start():
+        from mmkeras import data
+        from zoo import _pack
+    source = data.open(options.source, options.columns, options.skip_bad)
+    print(f"{options.folder}: {_pack.pack(source, options.folder, options.rows):,} rows")
+
+
+def _input_workers(options):
+    with quiet_start():
+        from mmkeras import data
+    with data.input_workers(options.port, options.workers, options.join) as address:
+        print(f"{options.workers} input workers at {address}. Stop with Ctrl-C.", flush=True)
+        threading.Event().wait()
 
 
 def _add_quickstart(commands):

@@ -47,8 +47,8 @@ def with_soft_labels(dataset, logits, rows):
     Args:
         dataset: of the batches.
         logits: of all rows of the split.
-        rows: dataset of the numbers of each batch's rows, see `mmkeras.data.row_numbers`.
+        rows: the numbers of each batch's rows, see `mmkeras.data.row_numbers`.
     """
-    return tf.data.Dataset.zip(dataset, rows).map(
+    return tf.data.Dataset.zip(dataset, tf.data.Dataset.from_tensor_slices(rows)).map(
         lambda batch, rows: (batch[0], {**batch[1], "soft_label": tf.gather(logits, rows)})
     )

@@ -1,7 +1,6 @@
 """Training a model on a source: from its name to a run folder."""
 
 import functools
-import io
 import os
 import pathlib
 import resource
@@ -28,7 +27,7 @@ from zoo._teacher import soft_labels, with_soft_labels
 def train(
     name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
     overwrite=False, warm_start=None, doctor=False, checkpoint_seconds=60.0, strategy="auto", jit="auto",
-    steps_per_execution=1, verbose=1, **hyperparameters,
+    steps_per_execution=1, data_service=None, verbose=1, **hyperparameters,
 ):  # fmt: skip
     """Trains a model on a source and writes the run folder.
 
@@ -50,6 +49,7 @@ def train(
             calls this function; `out` lies where all of them see it, and the first one writes it.
         jit: whether a training step is compiled by XLA: `"on"`, or `"off"` and `"auto"`: on CPUs it does not pay.
         steps_per_execution: steps that are taken before callbacks, checkpoints and the progress bar have their turn.
+        data_service: address of input workers that prepare the batches, see `mmkeras.data.batches`.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
         **hyperparameters: of the model.
 
@@ -87,7 +87,7 @@ def train(
         run.data, run.columns = str(data), dict(columns or {})
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
-    run.replicas = training.pieces(strategy)
+    run.replicas, run.data_service = training.pieces(strategy), data_service
     if jit == "on" and run.replicas[2] > 1:
         raise ValueError(f"XLA compiles the step of one replica. Received: --jit on, and {run.replicas[2]} replicas.")
     with strategy.scope():
@@ -97,7 +97,8 @@ def train(
     teacher = getattr(run.config, "teacher", None)
     soft = {split.name: soft_labels(run, split) for split in (train_split, validation) if teacher}
     for split in (train_split, validation):
-        run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
+        if not data_service:
+            run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
     callbacks = [_doctor(run, train_split, validation)] if doctor else []
     if not resume and chief:
         folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
@@ -183,7 +184,7 @@ def _seconds(sound):
     """Length of a WAV file, a path or its bytes; of an absent one zero."""
     if not sound:
         return 0.0
-    with wave.open(sound if isinstance(sound, str) else io.BytesIO(sound)) as file:
+    with wave.open(sources.opened(sound)) as file:
         return file.getnframes() / file.getframerate()
 
 
@@ -407,7 +408,7 @@ def _epoch_batches(run, split, soft, weights, epoch, first_step=0):
     order = sources.shuffled(len(split), run.seed, epoch) if order is None else order
     dataset = sources.batches(
         split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True,
-        order=order, first_step=first_step, replicas=run.replicas,
+        order=order, first_step=first_step, replicas=run.replicas, service=run.data_service,
     )  # fmt: skip
     if soft:
         rows, _ = sources.row_numbers(order, batch_size, True, first_step, run.replicas)

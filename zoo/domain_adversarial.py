@@ -25,7 +25,7 @@ class Config(_inputs.Inputs):
     """Hyperparameters of domain adaptation."""
 
     modalities: dict[str, str] = hp({"image": "image"}, "name=kind of each input")
-    target_domain: str = hp("outline", "value of the column `domain` in the rows whose labels are not used")
+    target_domain: str = hp("hatched", "value of the column `domain` in the rows whose labels are not used")
     target_split: str | None = hp(None, "split whose rows, without their labels, are the target domain instead")
     method: str = hp("dann", "how the domains are brought together", ("dann", "cdan", "mmd", "coral", "none"))
     adaptation_weight: float = hp(0.3, "weight of bringing them together")

@@ -8,7 +8,9 @@ from mmkeras.data.opening import open
 from mmkeras.data.pair import halves, pair
 from mmkeras.data.pipeline import ONE, Preprocessor, batches, encoded, naming_rows, raw_batches, row_numbers, shuffled
 from mmkeras.data.scenes import scenes
+from mmkeras.data.service import input_workers
 from mmkeras.data.source import ENCODED, MODALITIES, DataError, Source, Split
+from mmkeras.data.stored import opened
 from mmkeras.data.word_vectors import read_word_vectors
 
 __all__ = [
@@ -28,9 +30,11 @@ __all__ = [
     "encoded",
     "episodes",
     "halves",
+    "input_workers",
     "labels_of",
     "naming_rows",
     "open",
+    "opened",
     "pair",
     "picture_fault",
     "raw_batches",

@@ -1,6 +1,5 @@
 """Rows looked at before training begins: what is missing, broken or of the wrong type."""
 
-import io
 import os
 import re
 import warnings
@@ -9,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mmkeras.data.manifest import and_more, plain_cell
 from mmkeras.data.source import ENCODED, MODALITIES, TARGETS, DataError
+from mmkeras.data.stored import missing, opened
 
 MAX_PIXELS = 64_000_000  # a larger picture is refused from its header
 
@@ -91,12 +91,12 @@ def picture_fault(picture, decode=True):
     from PIL import Image, UnidentifiedImageError
 
     path = picture if isinstance(picture, str) else f"the picture of {len(picture):,} bytes"
-    if isinstance(picture, str) and not os.path.exists(path):
-        return f"there is no file {path}"
+    if missing(picture):
+        return missing(picture)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; they are refused below
-            with Image.open(picture if isinstance(picture, str) else io.BytesIO(picture)) as image:
+            with Image.open(opened(picture)) as image:
                 width, height = image.size
                 frames = getattr(image, "n_frames", 1)
                 if width * height * frames > MAX_PIXELS:
@@ -118,10 +118,10 @@ def picture_fault(picture, decode=True):
 def sound_fault(sound, decode=True):
     """What is wrong with a sound, a path or encoded bytes, in words, or None."""
     path = sound if isinstance(sound, str) else f"the sound of {len(sound):,} bytes"
-    if isinstance(sound, str) and not os.path.exists(path):
-        return f"there is no file {path}"
+    if missing(sound):
+        return missing(sound)
     try:
-        with wave.open(sound if isinstance(sound, str) else io.BytesIO(sound)) as file:
+        with wave.open(opened(sound)) as file:
             if file.getsampwidth() != 2:
                 return f"{path} has {8 * file.getsampwidth()} bits a sample; expected a WAV file of 16-bit PCM"
             if file.getnframes() == 0:
@@ -198,5 +198,5 @@ def _labels(split, column):
 def _is_turned(path):
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(opened(path)) as image:
         return image.getexif().get(0x0112, 1) != 1

@@ -6,6 +6,7 @@ import pathlib
 
 from mmkeras.data.source import ENCODED, KINDS, DataError, Split, divide
 
+KINDS_FILE = "columns.json"
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
 
 
@@ -30,7 +31,11 @@ def open_folder(folder, skip_bad=False):
     files = sorted(p for p in folder.iterdir() if p.suffix in (".jsonl", ".csv"))
     names = {p.stem: p for p in files if p.stem.startswith(("train", "validation", "test"))}
     if names:
-        return divide(folder.name, {name: read_split(path, name, skip_bad) for name, path in names.items()})
+        splits = {name: read_split(path, name, skip_bad) for name, path in names.items()}
+        if (folder / KINDS_FILE).is_file():  # what `zoo data pack` wrote says of what kind its columns are
+            kinds = json.loads((folder / KINDS_FILE).read_text())
+            splits = {name: split.replace({}, kinds) for name, split in splits.items()}
+        return divide(folder.name, splits)
     if len(files) == 1:
         return divide(folder.name, {"train": read_split(files[0], "train", skip_bad)})
     splits = {n: _pictures(folder / n, n) for n in ("train", "validation", "test") if (folder / n).is_dir()}

@@ -9,6 +9,7 @@ import numpy as np
 from mmkeras.data.check import picture_fault
 from mmkeras.data.manifest import plain_cell
 from mmkeras.data.source import MODALITIES, DataError, Source, Split
+from mmkeras.data.stored import opened
 
 
 def pair(a, b, on=None, seed=0):
@@ -96,7 +97,7 @@ def _half(cell, which, where):
     fault = picture_fault(cell)
     if fault:
         raise DataError(f"{where}: {fault}. Correct the file.")
-    with Image.open(cell if isinstance(cell, str) else io.BytesIO(cell)) as image:
+    with Image.open(opened(cell)) as image:
         middle = image.width // 2
         box = (0, 0, middle, image.height) if which == 0 else (middle, 0, image.width, image.height)
         buffer = io.BytesIO()

@@ -7,7 +7,6 @@ was interrupted continues with the very batches it would have seen.
 import contextlib
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable
 
 import keras
@@ -15,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from mmkeras.data.check import FAULTS, frame_paths
+from mmkeras.data.service import by_workers
 from mmkeras.data.source import ENCODED, DataError
+from mmkeras.data.stored import contents, is_slice, missing, read_file, read_slice
 from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs them registered
     decode_audio,
     decode_image,
@@ -97,7 +98,7 @@ class Preprocessor:
 
 def batches(
     split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False, order=None,
-    first_step=0, replicas=ONE,
+    first_step=0, replicas=ONE, service=None,
 ):  # fmt: skip
     """Batches `(inputs, targets)` of a split, ready for `fit` and `evaluate`; `(inputs,)` where there are no targets.
 
@@ -114,6 +115,8 @@ def batches(
         replicas: `(first, end, number)`: each batch is shared out evenly among a number of replicas, and only what
             those from `first` to before `end` get is read, one after the other. Without an order the rows are in
             theirs.
+        service: address `"host:port"` of input workers (`zoo data serve`) which read, decode and augment; the batches
+            are the same. Without an order the rows are in theirs.
 
     Returns:
         A `tf.data.Dataset`.
@@ -122,22 +125,23 @@ def batches(
         DataError: if a row cannot be decoded.
     """
     training = split.name == "train" if training is None else training
-    arrays = _cached(split, preprocessor, batch_size)
+    arrays = None if service else _cached(split, preprocessor, batch_size)
     if order is None and training and epoch is not None:
         order = shuffled(len(split), seed, epoch)
-    if order is None and replicas != ONE:
+    if order is None and (replicas != ONE or service):
         order = np.arange(len(split))
     if order is not None:
         draw = (seed * 10_007 + (epoch or 0)) % 2**31
         rows, numbers = row_numbers(order, batch_size, drop_remainder, first_step, replicas)
-        draws = numbers.map(lambda number: tf.stack([draw, number]))
+        parts = tf.data.Dataset.from_tensor_slices((rows, numbers))
+        parts = parts.map(lambda rows, number: (rows, tf.stack([draw, number])))
     else:
         rows = tf.data.Dataset.range(len(split))
         draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         draws = draws.map(lambda n: tf.cast(n % 2**31, tf.int32)).batch(2)
         if training:
             rows = rows.shuffle(len(split), seed=seed, reshuffle_each_iteration=True)
-        rows = rows.batch(batch_size, drop_remainder=drop_remainder)
+        parts = tf.data.Dataset.zip(rows.batch(batch_size, drop_remainder=drop_remainder), draws)
     fetch = _raw_fetcher(split, preprocessor, training) if arrays is None else None
 
     @tf.autograph.experimental.do_not_convert
@@ -150,12 +154,14 @@ def batches(
             return preprocessor.augment(data[0], draw), *data[1:]
         return data
 
-    dataset = tf.data.Dataset.zip(rows, draws).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.prefetch(2)
+    if service:
+        numbered = tf.autograph.experimental.do_not_convert(lambda rows, draw: (draw[1], load(rows, draw)))
+        return by_workers(parts.map(numbered, num_parallel_calls=tf.data.AUTOTUNE), numbers, service)
+    return parts.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
 
 def row_numbers(order, batch_size, drop_remainder=False, first_step=0, replicas=ONE):
-    """The numbers of the rows of every batch, and the number of the batch: two datasets.
+    """The numbers of the rows of every batch `(batches, rows)`, ragged where they are uneven, and that of the batch.
 
     Args:
         order: numbers of the rows.
@@ -172,7 +178,7 @@ def row_numbers(order, batch_size, drop_remainder=False, first_step=0, replicas=
     sizes = [len(part) for part in parts]
     rows = np.concatenate([np.zeros(0, "int64"), *parts])
     rows = rows.reshape(len(parts), -1) if len(set(sizes)) == 1 else tf.RaggedTensor.from_row_lengths(rows, sizes)
-    return tf.data.Dataset.from_tensor_slices(rows), tf.data.Dataset.from_tensor_slices(np.array(numbers, "int32"))
+    return rows, np.array(numbers, "int32")
 
 
 def shuffled(num_rows, seed, epoch):
@@ -259,7 +265,8 @@ def _column(kind, cells, training):
                 _read_frames, tf.gather(files, rows), fn_output_signature=tf.string, parallel_iterations=16
             )
         paths = tf.constant(np.array(cells, dtype=object), tf.string)
-        return lambda rows, draw: tf.map_fn(_read, tf.gather(paths, rows), parallel_iterations=16)
+        read = read_slice if any(map(is_slice, cells)) else read_file
+        return lambda rows, draw: tf.map_fn(read, tf.gather(paths, rows), parallel_iterations=16)
     if kind == "vector":
         size = max(len(cell) for cell in cells)
         table = tf.constant([list(cell) or [float("nan")] * size for cell in cells], tf.float32)
@@ -273,10 +280,6 @@ def _column(kind, cells, training):
     return lambda rows, draw: tf.gather(texts, rows)
 
 
-def _read(path):
-    return tf.cond(tf.equal(path, ""), lambda: tf.constant(b""), lambda: tf.io.read_file(path))
-
-
 def _read_frames(paths):
     """The files of a clip as DecodeVideo takes them."""
 
@@ -284,7 +287,7 @@ def _read_frames(paths):
         return tf.io.serialize_tensor(tf.map_fn(tf.io.read_file, paths))
 
     one = tf.shape(paths)[0] < 2
-    return tf.cond(one, lambda: _read(tf.strings.reduce_join(paths)), several)
+    return tf.cond(one, lambda: read_file(tf.strings.reduce_join(paths)), several)
 
 
 def encoded(cell):
@@ -293,13 +296,13 @@ def encoded(cell):
     Raises:
         DataError: if there is no such file.
     """
-    if isinstance(cell, bytes) or not cell:
-        return cell or b""
-    if not os.path.exists(cell):
-        raise DataError(f"There is no file {cell}.")
-    if os.path.isdir(cell):
-        return tf.io.serialize_tensor([pathlib.Path(path).read_bytes() for path in frame_paths(cell)]).numpy()
-    return pathlib.Path(cell).read_bytes()
+    if not cell:
+        return b""
+    if missing(cell):
+        raise DataError(f"{missing(cell)[0].upper()}{missing(cell)[1:]}.")
+    if isinstance(cell, str) and os.path.isdir(cell):
+        return tf.io.serialize_tensor([contents(path) for path in frame_paths(cell)]).numpy()
+    return contents(cell)
 
 
 def _choose(texts, rows, draw, training):

@@ -1,0 +1,60 @@
+"""Input workers: processes that read, decode and augment batches for one that trains (tf.data service, Audibert 2023).
+
+Workers answer in any order; here the batches come in their own.
+"""
+
+import contextlib
+
+import tensorflow as tf
+from tensorflow.data.experimental import service
+
+
+@contextlib.contextmanager
+def input_workers(port=0, workers=2, join=None):
+    """A dispatcher of batches and workers for it, within this process, while the block lasts; gives its address.
+
+    Args:
+        port: that the dispatcher listens on; any that is free if 0.
+        workers: how many.
+        join: address `"host:port"` of a dispatcher in another process, that these workers work for instead.
+    """
+    dispatcher = None
+    if join is None:
+        dispatcher = service.DispatchServer(service.DispatcherConfig(port=port))
+        join = dispatcher.target.partition("://")[2]
+    running = [service.WorkerServer(service.WorkerConfig(dispatcher_address=join)) for _ in range(workers)]
+    try:
+        yield join
+    finally:
+        for worker in running:
+            worker.stop()
+        if dispatcher is not None:
+            dispatcher._stop()
+
+
+def by_workers(dataset, numbers, address):
+    """The elements of a dataset, worked out by the workers of a dispatcher, in their order.
+
+    Args:
+        dataset: of `(number, element)`, its source the only one it has: each element goes to one of the workers.
+        numbers: those of the elements, in the order in which they are wanted.
+        address: `"host:port"` of the dispatcher. Files that the dataset reads lie where the workers see them.
+
+    Returns:
+        A `tf.data.Dataset` of the elements.
+    """
+    policy = service.ShardingPolicy.DYNAMIC
+    far = dataset.apply(service.distribute(policy, f"grpc://{address}"))
+
+    def in_order():
+        early, wanted = {}, iter(numbers)
+        number = next(wanted, None)
+        for came, element in far:
+            early[int(came)] = element
+            while number in early:
+                yield early.pop(number)
+                number = next(wanted, None)
+
+    signature = dataset.element_spec[1]
+    ordered = tf.data.Dataset.from_generator(in_order, output_signature=signature)
+    return ordered.apply(tf.data.experimental.assert_cardinality(len(numbers))).prefetch(2)
