@@ -112,11 +112,9 @@ def test_a_damaged_shard_is_told(fault, tmp_path, capsys):
     content = bytearray(shard.read_bytes())
     content[5000] ^= 1
     shard.unlink() if fault == "gone" else shard.write_bytes(content if fault == "byte" else content[:-9])
-    assert _cli.main(["data", "check", str(tmp_path)]) == 1
-    said = capsys.readouterr().out
-    assert said.startswith(
-        f"{shard}: {'it is gone' if fault == 'gone' else 'its bytes are not those that were packed'}"
-    )
+    assert _cli.main(["data", "check", str(tmp_path)]) in (1, 2)  # 2: no row is left
+    why = "it is gone" if fault == "gone" else "its bytes are not those that were packed"
+    assert capsys.readouterr().out.startswith(f"{shard}: {why}")
     if fault != "byte":
         pre = preprocessor(data.open("scenes:16"))
         with pytest.raises(data.DataError, match=r"train.jsonl, row 1: .*(there is no file|pack it again)"):
@@ -162,7 +160,8 @@ def test_batches_of_workers_are_those_of_this_process(packed, workers):
 
 
 def test_a_training_with_input_workers_is_the_same(packed, workers, tmp_path):
-    options = {"preset": "tiny", "modalities": {"image": "image"}, "epochs": 2, "verbose": 0, "deterministic": True}
+    options = {"preset": "tiny", "modalities": {"image": "image"}, "epochs": 1, "verbose": 0, "deterministic": True}
+    options["image_encoder"] = "flat"
     with_workers, alone = (
         zoo.train("fusion_classifier", str(packed), out=tmp_path / name, data_service=service, **options)
         for name, service in (("far", workers), ("near", None))

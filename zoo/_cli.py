@@ -124,6 +124,7 @@ def _add_train(commands, name):
     command.add_argument(
         "--data-service", metavar="ADDRESS", help="input workers that prepare the batches: zoo data serve"
     )
+    command.add_argument("--mixed-precision", help="float16 or bfloat16: what layers compute in, for GPUs")
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     command.add_argument("--quiet", action="store_true", help="a line an epoch instead of a progress bar")
     command.set_defaults(run=_train, hints=_add_hyperparameters(command, name))
@@ -193,7 +194,7 @@ def _train(options):
     names = (
         "data", "out", "preset", "columns", "skip_bad", "seed", "deterministic", "resume", "overwrite", "warm_start",
         "doctor", "checkpoint_seconds", "strategy", "jit", "steps_per_execution",
-        "data_service",
+        "data_service", "mixed_precision",
     )  # fmt: skip
     given = {name: getattr(options, name) for name in names}
     verbose = 2 if options.quiet or not sys.stdout.isatty() else 1

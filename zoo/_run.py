@@ -349,6 +349,7 @@ def load(path, needs_model=True):
     kind, _, rest = saved["data"].partition(":")
     run.data = os.path.normpath(folder.path / rest) if kind == "path" else saved["data"]
     run.columns, run.warm_start = saved["columns"], saved.get("warm_start")
+    run.mixed_precision = saved.get("mixed_precision")
     inputs, targets = folder.load_model("preprocess"), folder.load_model("targets")
     run.preprocessor = sources.Preprocessor(inputs, targets, run.module.augment(config))
     if needs_model:

@@ -27,7 +27,7 @@ from zoo._teacher import soft_labels, with_soft_labels
 def train(
     name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
     overwrite=False, warm_start=None, doctor=False, checkpoint_seconds=60.0, strategy="auto", jit="auto",
-    steps_per_execution=1, data_service=None, verbose=1, **hyperparameters,
+    steps_per_execution=1, data_service=None, mixed_precision=None, verbose=1, **hyperparameters,
 ):  # fmt: skip
     """Trains a model on a source and writes the run folder.
 
@@ -50,6 +50,8 @@ def train(
         jit: whether a training step is compiled by XLA: `"on"`, or `"off"` and `"auto"`: on CPUs it does not pay.
         steps_per_execution: steps that are taken before callbacks, checkpoints and the progress bar have their turn.
         data_service: address of input workers that prepare the batches, see `mmkeras.data.batches`.
+        mixed_precision: `"float16"` or `"bfloat16"`, in which layers then compute while they are trained; weights are
+            in float32, and so is all of the model that is kept.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
         **hyperparameters: of the model.
 
@@ -68,6 +70,10 @@ def train(
         raise ValueError("A run is resumed from its own checkpoint. Received: --resume and --warm-start.")
     if jit not in ("auto", "on", "off"):
         raise ValueError(f"Expected --jit auto, on or off. Received: {jit!r}.")
+    if jit == "on" and deterministic:
+        raise ValueError(
+            "Random numbers that XLA draws are not the same again. Received: --jit on and --deterministic."
+        )
     if steps_per_execution < 1:
         raise ValueError(f"Expected --steps-per-execution of at least 1. Received: {steps_per_execution}.")
     strategy = training.make_strategy(strategy)  # before TensorFlow does anything else: several workers need that
@@ -84,13 +90,13 @@ def train(
         config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns))
         run = Run(folder.path, name, config, preset, seed, skip_bad, deterministic)
         run.warm_start = None if warm_start is None else str(warm_start)
-        run.data, run.columns = str(data), dict(columns or {})
+        run.data, run.columns, run.mixed_precision = str(data), dict(columns or {}), mixed_precision
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
     run.replicas, run.data_service = training.pieces(strategy), data_service
     if jit == "on" and run.replicas[2] > 1:
         raise ValueError(f"XLA compiles the step of one replica. Received: --jit on, and {run.replicas[2]} replicas.")
-    with strategy.scope():
+    with strategy.scope(), training.precision(run.mixed_precision):
         _build_model(run, train_split, jit_compile=jit == "on", steps_per_execution=steps_per_execution)
     if not resume:
         _begin_encoders(run, warm_start, verbose)
@@ -204,6 +210,7 @@ def _write_start(run, folder):
             "skip_bad": run.skip_bad,
             "seed": run.seed,
             "deterministic": run.deterministic,
+            "mixed_precision": run.mixed_precision,
             "warm_start": run.warm_start and relative(run.warm_start, folder.path),
             "versions": {"mmkeras": mmkeras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         }
@@ -258,6 +265,13 @@ def _build_model(run, split, **options):
     run.model = run.module.build(config)
     steps = _batches(run, split)[1]
     _registry.compile_model(run.module, run.model, config, steps * config.epochs, **options)
+    if hasattr(run.model.optimizer, "inner_optimizer") and not type(run.model).train_step.__module__.startswith(
+        "keras."
+    ):
+        raise ValueError(
+            f"`{run.name}` takes training steps of its own, whose losses float16 would have to scale: take "
+            "--mixed-precision bfloat16."
+        )
     if config.patience and "loss" not in {metric.name for metric in run.model.metrics}:
         raise ValueError(f"`{run.name}` has no one validation loss that --patience could wait for. Leave it out.")
     if not run.model.optimizer.built:
@@ -352,6 +366,7 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
             ) from None
     if not chief:
         return
+    _to_float32(run)
     if hasattr(run.module, "calibrate"):
         run.module.calibrate(run, validation)
     folder.save_model("model", run.model)
@@ -366,6 +381,15 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
             f"{run.name}: epochs {epoch + 1} to {len(rows)} of {steps} steps in {minutes:.1f} minutes, "
             f"{run.model.count_params():,} parameters, peak memory {memory:.2f} GiB. The run lies in {folder.path}."
         )
+
+
+def _to_float32(run):
+    """Gives a run that was trained in mixed precision a model that computes in float32, with the same weights."""
+    if run.model.dtype_policy == keras.config.dtype_policy():
+        return
+    trained, run.model = run.model, run.module.build(run.config)
+    _registry.compile_model(run.module, run.model, run.config)
+    run.model.set_weights(trained.get_weights())
 
 
 def _keeping(run, folder, validation, rows):

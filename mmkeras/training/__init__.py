@@ -50,6 +50,7 @@ __all__ = [
     "make_optimizer",
     "make_strategy",
     "pieces",
+    "precision",
     "set_seed",
 ]
 
@@ -62,6 +63,7 @@ _LATE = {
     "make_optimizer": "optimizer",
     "make_strategy": "strategy",
     "pieces": "strategy",
+    "precision": "loop",
     "set_seed": "loop",
 }
 

@@ -1,5 +1,6 @@
 """The training loop: epochs over a pipeline that is a function of the epoch, with Keras callbacks."""
 
+import contextlib
 import math
 
 import keras
@@ -15,6 +16,19 @@ def set_seed(seed, deterministic=False):
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def precision(name=None):
+    """A block in which layers are made that compute in `"float16"` or `"bfloat16"`, their weights in float32."""
+    if name not in (None, "float16", "bfloat16"):
+        raise ValueError(f"Expected --mixed-precision float16 or bfloat16. Received: {name!r}.")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(f"mixed_{name}" if name else before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(), verbose=1):

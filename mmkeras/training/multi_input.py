@@ -13,7 +13,7 @@ class MultiInput(keras.Model):
 
     Keras itself swaps an OrderedDict in another order silently, shifts the values by one at an extra key, and casts
     float ids. Here each of these is an error. An input called `presence` may be left out: everything counts as
-    present then.
+    present then. Outputs are at least float32, whatever the layers compute in.
 
     Raises:
         ValueError: on a missing, extra or misnamed input, or token ids that are not integers.
@@ -35,7 +35,7 @@ class MultiInput(keras.Model):
 
     def call(self, inputs, training=None, mask=None):
         # Here again: on JAX `fit` does not come through `__call__`.
-        return super().call(self.matched(inputs), training=training)
+        return at_least_float32(super().call(self.matched(inputs), training=training))
 
     def fit(self, x=None, y=None, batch_size=None, *args, **options):
         """As `keras.Model.fit`; the first batch is looked at before, see `check_batch`."""
@@ -87,6 +87,15 @@ class MultiInput(keras.Model):
                 raise ValueError(f"Expected integer token ids for the input `{name}`. Received: dtype {given}.")
             values[name] = value
         return values
+
+
+def at_least_float32(outputs):
+    """Outputs `{name: tensor}`, those in float16 and bfloat16 as float32: losses are computed, answers sent in it."""
+    half = ("float16", "bfloat16")
+    return {
+        name: ops.cast(value, "float32") if keras.backend.standardize_dtype(value.dtype) in half else value
+        for name, value in outputs.items()
+    }
 
 
 def check_first_batch(x, y=None, batch_size=None):

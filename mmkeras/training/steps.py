@@ -6,7 +6,7 @@ from keras import ops
 
 from mmkeras import losses
 from mmkeras.layers import replicas
-from mmkeras.training.multi_input import check_first_batch
+from mmkeras.training.multi_input import at_least_float32, check_first_batch
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -70,7 +70,7 @@ class Adversarial(keras.Model):
         condition = inputs[self.settings["condition"]]
         noise = inputs["noise"] if "noise" in inputs else self._noise(condition)
         drawn = self.averaged({self.settings["condition"]: condition, "noise": noise}, training=False)
-        return {"image": drawn["image"]}
+        return at_least_float32({"image": drawn["image"]})
 
     def fit(self, x=None, y=None, batch_size=None, *args, **options):
         """As `keras.Model.fit`; the first batch is looked at before."""
@@ -111,11 +111,12 @@ class Adversarial(keras.Model):
     def _judge(self, pictures, condition, training=False):
         if training and self.settings["augment"]:
             pictures = differentiable_augment(pictures, self.draws)
-        return self.discriminator({"image": pictures, self.settings["condition"]: condition}, training=training)
+        inputs = {"image": pictures, self.settings["condition"]: condition}
+        return at_least_float32(self.discriminator(inputs, training=training))
 
     def _draw(self, condition):
         inputs = {self.settings["condition"]: condition, "noise": self._noise(condition)}
-        return self.generator(inputs, training=True)
+        return at_least_float32(self.generator(inputs, training=True))
 
     def _versus(self, real, fake):
         return sum(losses.ADVERSARIAL_LOSSES[self.settings["loss"]](real["logits"], fake["logits"]))

@@ -136,6 +136,7 @@ class Lion(_Summed, keras.optimizers.Lion):
 def gradient_norms(model, steps_before=0):
     """`{path of a weight: norm of its gradient}` in the last step or one before it, by the optimisers of this file."""
     found = {}
-    for optimizer in (value for value in vars(model).values() if isinstance(value, _Summed)):
+    optimizers = (getattr(value, "inner_optimizer", value) for value in vars(model).values())  # float16 scales losses
+    for optimizer in (value for value in optimizers if isinstance(value, _Summed)):
         found.update(zip(optimizer.paths, optimizer.norms.numpy()[1 - steps_before].tolist(), strict=True))
     return found
