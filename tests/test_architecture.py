@@ -14,7 +14,7 @@ ORDER = [
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 RAW_LAYERS = {
-    "decode_audio", "decode_image", "decode_video", "encode_label", "picture_headers", "raw_presence",
+    "decode_audio", "decode_image", "decode_video", "encode_label", "picture_headers", "raw_presence", "traced",
     "standardize_vector", "tokenize_text",
     "replicas",  # its functions do nothing on other backends
 }  # fmt: skip

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmkeras.layers.spectrogram import frame_size, num_frames
+from mmkeras.layers.traced import traced_once
 
 _FLOOR = 1e-7  # of the power: 70 dB below full scale is silence
 _MEL_STEPS = 20
@@ -45,6 +46,10 @@ class DecodeAudio(keras.layers.Layer):
         return max(round(self.rate * self.seconds), 1)
 
     def call(self, sounds):
+        return self._read(sounds)
+
+    @traced_once
+    def _read(self, sounds):
         samples = tf.map_fn(
             self._one,
             sounds,

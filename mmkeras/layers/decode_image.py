@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from mmkeras.layers.picture_headers import each, measured, refused
+from mmkeras.layers.traced import traced_once
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -41,6 +42,7 @@ class DecodeImage(keras.layers.Layer):
         rows = tf.strings.as_string(tf.range(tf.shape(images)[0]))
         return self.read(images, tf.strings.join([f"The picture `{self.name.removeprefix('read_')}` in row ", rows]))
 
+    @traced_once
     def read(self, images, names):
         """What `call` gives; an error says of a bad picture its name, of `names (batch,)`."""
         pixels = tf.TensorSpec((*self.size, self.channels), tf.float32)

@@ -14,6 +14,7 @@ from mmkeras.layers.picture_headers import (
     walk_packed,
     window,
 )
+from mmkeras.layers.traced import traced_once
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -49,9 +50,12 @@ class DecodeVideo(keras.layers.Layer):
         self.picture.build(clips_shape)  # Keras warns at loading of a layer inside that was never built
 
     def call(self, clips):
-        shape = (self.num_frames, *self.picture.size, self.picture.channels)
         rows = tf.strings.as_string(tf.range(tf.shape(clips)[0]))
-        names = tf.strings.join([f"The clip `{self.name.removeprefix('read_')}` in row ", rows])
+        return self._read(clips, tf.strings.join([f"The clip `{self.name.removeprefix('read_')}` in row ", rows]))
+
+    @traced_once
+    def _read(self, clips, names):
+        shape = (self.num_frames, *self.picture.size, self.picture.channels)
         fault, num_pixels = _measured(clips)
         with tf.control_dependencies([refused(fault, names)]):
             given = tf.identity(clips), names
