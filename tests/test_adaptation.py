@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from mmkeras import data
+from mmkeras import data, plots
 from mmkeras.layers import GradientReversal, RisingWeight
 from mmkeras.losses import mmd
 from zoo import domain_adversarial
@@ -154,3 +154,16 @@ def test_adaptation_helps_in_the_target(adapted, method, gain):
     assert without["source"]["accuracy"] > 0.95
     assert report["source"]["accuracy"] > 0.95
     assert report["target"]["accuracy"] > without["target"]["accuracy"] + gain
+
+
+def test_the_figure_shows_both_domains(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for name, rows in (("train", 60), ("validation", 10), ("test_other", 40)):
+        lines = [json.dumps({"vector": rng.normal(size=3).tolist(), "label": "ab"[i % 2]}) for i in range(rows)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    shown, scatter = [], plots.scatter
+    monkeypatch.setattr(plots, "scatter", lambda panels, groups: shown.append(list(groups)) or scatter(panels, groups))
+    options = {"preset": "tiny", "modalities": {"vector": "vector"}, "target_split": "test_other", "verbose": 0}
+    run = zoo.train("domain_adversarial", tmp_path, out=tmp_path / "run", epochs=1, **options)
+    run.evaluate("test_other")
+    assert shown == [["source"] * 10 + ["target"] * 40, ["target"] * 40 + ["source"] * 60]

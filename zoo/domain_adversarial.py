@@ -185,20 +185,36 @@ def evaluate(run, split):
 
 
 def figures(run, split):
-    """`features`: the two main axes of the features, of an untrained model and of this one, by domain."""
+    """`features`: the two main axes of the features, of an untrained model and of this one, by domain.
+
+    Where the split is of one domain alone, training rows of the other stand beside it.
+    """
     import numpy as np
 
     from mmkeras import plots
 
-    rows = split.take(np.linspace(0, len(split) - 1, min(500, len(split))).astype(int))
+    rows = split.take(_spread(np.arange(len(split))))
+    if len(set(rows.cells("is_target"))) == 1:
+        train, here = run.split("train"), rows.cells("is_target")[0]
+        others = np.flatnonzero(np.array(train.cells("is_target")) != here)
+        rows = rows.append(train.take(_spread(others)))
     is_target = np.array([float(cell) > 0 for cell in rows.cells("is_target")])
-    names = rows.cells("domain") if "domain" in rows.kinds else np.where(is_target, "target", "source")
     panels = {}
     for title, model in (("before training", run.module.build(run.config)), ("after", run.model)):
         found = [model(x, training=False)["features"].numpy() for x, *_ in run.batches(rows)]
         panels[title] = _principal_axes(np.concatenate(found))
-    groups = [f"{name} (target)" if target else str(name) for name, target in zip(names, is_target, strict=True)]
+    groups = np.where(is_target, "target", "source")
+    if "domain" in rows.kinds:
+        names = zip(rows.cells("domain"), is_target, strict=True)
+        groups = [f"{name} (target)" if target else str(name) for name, target in names]
     return {"features": plots.scatter(panels, groups)}
+
+
+def _spread(rows, most=500):
+    """At most so many of some rows, at even distances."""
+    import numpy as np
+
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
 
 
 def _principal_axes(x):
