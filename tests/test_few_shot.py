@@ -174,7 +174,7 @@ LEARNING = {
     "prototypical": {}, "matching": {}, "maml": {"steps": 100, "tasks": 2},
     "reptile": {"steps": 40, "inner_steps": 4, "shots": 3},
 }  # fmt: skip
-SLOW = ("matching", "reptile")  # whose logits and steps are compared with NumPy above
+SLOW = ("matching", "maml", "reptile")  # whose logits and steps are compared with NumPy above
 
 
 @pytest.fixture(scope="module", params=[pytest.param(m, marks=[pytest.mark.slow] * (m in SLOW)) for m in LEARNING])

@@ -59,7 +59,7 @@ def test_a_step_compiled_by_xla_learns_the_same(plain, tmp_path, monkeypatch):
     np.testing.assert_allclose(losses(run), losses(plain), rtol=1e-4)
 
 
-@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+@pytest.mark.parametrize("half", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_mixed_precision_learns_and_keeps_a_model_in_float32(half, plain, tmp_path, monkeypatch):
     policies, fit = [], training.fit
 

@@ -159,6 +159,7 @@ def test_batches_of_workers_are_those_of_this_process(packed, workers):
         assert equal(far, near)
 
 
+@pytest.mark.slow
 def test_a_training_with_input_workers_is_the_same(packed, workers, tmp_path):
     options = {"preset": "tiny", "modalities": {"image": "image"}, "epochs": 1, "verbose": 0, "deterministic": True}
     options["image_encoder"] = "flat"

@@ -35,7 +35,7 @@ MUCH_CHANCE = {
     ("name", "kills"),
     [
         ("autoencoder", {faults.START: 1, faults.WRITE: 1}),
-        ("conditional_gan", {faults.STEP: 1}),
+        pytest.param("conditional_gan", {faults.STEP: 1}, marks=pytest.mark.slow),
         pytest.param("autoencoder", {faults.START: 2, faults.STEP: 15, faults.WRITE: 3}, marks=pytest.mark.slow),
     ],
 )

@@ -149,7 +149,8 @@ def test_a_caption_in_another_language_from_picture_and_text(tmp_path):
     assert answer["sentences"][:, 0].tolist() == ["blau kreuz", "grün kreis"]
 
 
-@pytest.mark.parametrize("kind", ["audio", pytest.param("video", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["audio", "video"])
 def test_sounds_and_clips_are_described(tmp_path, kind):
     options = {"preset": "tiny", "modalities": {kind: kind, "text": "text"}, "epochs": 2, "verbose": 0}
     run = zoo.train("captioner", "scenes:64", out=tmp_path / "run", **options)
@@ -204,6 +205,7 @@ def test_one_network_embeds_each_modality_alone(stream):
         assert np.abs(model({**x, name: x[name][::-1]})[f"{name}_embedding"] - found).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_transformer_finds_pictures_by_text(tmp_path):
     options = {"preset": "tiny", "task": "retrieval", "epochs": 8, "batch_size": 32, "verbose": 0}
     run = zoo.train("transformer", "scenes:800", out=tmp_path / "run", **options)
