@@ -35,6 +35,7 @@ class Config(_inputs.Inputs):
     label_weight: float = hp(0.0, "weight of predicting the label from each embedding, by one head for all")
     num_classes: int = hp(0, "number of labels; zoo.train takes it from the training split", low=0)
     queue: int = hp(0, "embeddings of earlier batches that are negatives besides, with loss clip", low=0)
+    chunk: int = hp(0, "rows of a batch that go through the towers at once in training, to save memory; 0: all", low=0)
     pool: str = hp("both", "tokens to one vector", ("mean", "max", "both", "attention"))
 
     def __post_init__(self):
@@ -114,7 +115,8 @@ def build(config):
     if config.loss in ("clip", "siglip", "supcon"):  # the others compare cosines as they are
         scale, bias = (10.0, -10.0) if config.loss == "siglip" else (1 / config.temperature, None)
         outputs["similarity_scale"] = layers.SimilarityScale(scale, bias, name="similarity_scale")(inputs["presence"])
-    return training.ObjectiveModel(inputs, outputs, name="dual_encoder", objective=objective(config))
+    options = {"objective": objective(config), "chunk": config.chunk}
+    return training.Chunked(inputs, outputs, name="dual_encoder", **options)
 
 
 def objective(config):

@@ -2,6 +2,7 @@
 
 from mmkeras.training.balance import BALANCES, MultiTask, TaskWeights
 from mmkeras.training.callbacks import Checkpoints, Patience, Stopped
+from mmkeras.training.chunked import Chunked
 from mmkeras.training.episodic import Episodic
 from mmkeras.training.masked import Hidden, Masked
 from mmkeras.training.modality_balance import MODALITY_BALANCES, ModalityBalance
@@ -25,6 +26,7 @@ __all__ = [
     "Adversarial",
     "AdversarialText",
     "Checkpoints",
+    "Chunked",
     "Contrastive",
     "Correlation",
     "Discrepancy",
