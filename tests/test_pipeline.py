@@ -165,6 +165,19 @@ def test_uneven_last_batch():
     assert [len(y["label"]) for _, y in batches(split, prepared, 4, drop_remainder=True)] == [4, 4]
 
 
+@pytest.mark.parametrize(("drop_remainder", "first_step"), [(False, 0), (True, 1)])
+def test_a_large_batch_is_prepared_in_pieces(monkeypatch, drop_remainder, first_step):
+    split = numbered(29)
+    pre = fitted(split)
+    options = {"batch_size": 8, "epoch": 1, "drop_remainder": drop_remainder, "first_step": first_step}
+    whole = batches(split, pre, **options)
+    assert [pipeline_module._piece(size) for size in (512, 8192, 521)] == [512, 512, 521]  # a prime stays whole
+    monkeypatch.setattr(pipeline_module, "MOST_ROWS", 5)  # four divides eight
+    pieces = batches(split, pre, **options)
+    assert int(pieces.cardinality()) == int(whole.cardinality()) == (2 if drop_remainder else 4)
+    same(pieces, whole)
+
+
 def test_without_targets_a_batch_is_inputs_alone():
     split = numbered(4)
     (batch,) = batches(split, fitted(split, label=False), 4)

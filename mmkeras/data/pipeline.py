@@ -28,6 +28,7 @@ from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs t
 )
 
 ONE = (0, 1, 1)  # replica
+MOST_ROWS = 512  # that are prepared at once
 CACHE_BYTES = 2**29  # a split whose preprocessed arrays are smaller is kept in memory
 
 
@@ -130,9 +131,12 @@ def batches(
         order = shuffled(len(split), seed, epoch)
     if order is None and (replicas != ONE or service):
         order = np.arange(len(split))
+    piece = _piece(batch_size) if order is not None and replicas == ONE and not service else batch_size
     if order is not None:
         draw = (seed * 10_007 + (epoch or 0)) % 2**31
-        rows, numbers = row_numbers(order, batch_size, drop_remainder, first_step, replicas)
+        if drop_remainder:
+            order = order[: len(order) - len(order) % batch_size]
+        rows, numbers = row_numbers(order, piece, first_step=first_step * batch_size // piece, replicas=replicas)
         parts = tf.data.Dataset.from_tensor_slices((rows, numbers))
         parts = parts.map(lambda rows, number: (rows, tf.stack([draw, number])))
     else:
@@ -157,7 +161,17 @@ def batches(
     if service:
         numbered = tf.autograph.experimental.do_not_convert(lambda rows, draw: (draw[1], load(rows, draw)))
         return by_workers(parts.map(numbered, num_parallel_calls=tf.data.AUTOTUNE), numbers, service)
-    return parts.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    dataset = parts.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if piece < batch_size:
+        steps = -(-len(order) // batch_size) - first_step
+        return dataset.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(1)
+    return dataset.prefetch(2)
+
+
+def _piece(batch_size):
+    """How many rows of a batch are prepared at once: of a large one not all, which would take much memory."""
+    divisors = (size for size in range(MOST_ROWS, MOST_ROWS // 8, -1) if batch_size % size == 0)
+    return batch_size if batch_size <= MOST_ROWS else next(divisors, batch_size)
 
 
 def row_numbers(order, batch_size, drop_remainder=False, first_step=0, replicas=ONE):
@@ -208,9 +222,16 @@ def _cached(split, preprocessor, batch_size):
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
     read = tf.autograph.experimental.do_not_convert(lambda i: preprocessor.graph(fetch(i, (0, 0))))
     dataset = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    arrays, done = None, 0
     with naming_rows(split, preprocessor):
-        parts = list(dataset.as_numpy_iterator())
-    arrays = tf.nest.map_structure(lambda *p: tf.constant(np.concatenate(p)), *parts)
+        for part in dataset.as_numpy_iterator():
+            if arrays is None:
+                arrays = tf.nest.map_structure(lambda x: np.empty((len(split), *x.shape[1:]), x.dtype), part)
+            count = len(tf.nest.flatten(part)[0])
+            for whole, piece in zip(tf.nest.flatten(arrays), tf.nest.flatten(part), strict=True):
+                whole[done : done + count] = piece
+            done += count
+    arrays = tf.nest.map_structure(tf.constant, arrays)
     split.arrays[preprocessor.fitted] = arrays
     return arrays
 

@@ -45,7 +45,8 @@ def _softmax_loss(logits, positive, valid, queued=None, scale=1.0):
     if queued is not None:
         logits = ops.concatenate([logits, queued * scale], axis=-1)
         target = ops.concatenate([target, ops.zeros_like(queued)], axis=-1)
-    loss = -ops.sum(target * ops.where(target > 0, ops.log_softmax(logits, axis=-1), 0.0), axis=-1)
+    # Not by log_softmax: of a large batch every matrix more is felt in memory.
+    loss = ops.sum(target, axis=-1) * ops.logsumexp(logits, axis=-1) - ops.sum(target * logits, axis=-1)
     return _mean(loss, valid)
 
 

@@ -142,8 +142,10 @@ class Contrastive(Term):
         positive = ops.eye(batch, dtype="bool")
         for name in self.texts:
             ids, here = replicas.gathered(inputs[name]), present[name] > 0
-            equal = ops.all(ops.equal(ids[:, None], ids[None]), axis=-1)
-            positive = positive | (equal & here[:, None] & here[None])
+            equal = here[:, None] & here[None]
+            for column in ops.unstack(ids, axis=1):  # all at once, a large batch would take length times the memory
+                equal = equal & ops.equal(column[:, None], column[None])
+            positive = positive | equal
         if self.label and isinstance(targets, dict) and self.label in targets:
             label = replicas.gathered(targets[self.label])
             positive = positive | ops.equal(label[:, None], label[None])
