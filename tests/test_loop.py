@@ -77,6 +77,8 @@ def test_mixed_precision_learns_and_keeps_a_model_in_float32(half, plain, tmp_pa
     loaded = zoo.load(run.path)
     (x, _), *_ = run.batches(run.split("test"))
     np.testing.assert_array_equal(loaded.model(x)["label"], run.model(x)["label"])
+    with pytest.raises(ValueError, match=f"in its own precision, {half}. Received: other"):
+        zoo.train("fusion_classifier", out=run.path, resume=True, mixed_precision="other")
     longer = zoo.train("fusion_classifier", out=run.path, resume=True, epochs=3, verbose=0)
     assert policies[1:] == policies[:1]
     assert losses(longer)[:2] == losses(run)[:2]
@@ -99,7 +101,7 @@ def test_training_ends_when_nothing_becomes_better(tmp_path):
     ("name", "options", "message"),
     [
         ("fusion_classifier", {"jit": "maybe"}, "Expected --jit auto, on or off. Received: 'maybe'"),
-        ("fusion_classifier", {"jit": "on"}, "Received: --jit on and --deterministic"),
+        ("fusion_classifier", {"jit": "on"}, "Received: --jit on, and a training that is --deterministic"),
         ("fusion_classifier", {"steps_per_execution": 0}, "--steps-per-execution of at least 1. Received: 0"),
         (
             "fusion_classifier",

@@ -64,29 +64,16 @@ def train(
         FloatingPointError: if the loss is no longer a number.
         mmkeras.training.Stopped: a KeyboardInterrupt, when SIGTERM or Ctrl-C has come; `resume` goes on from there.
     """
-    if resume and overwrite:
-        raise ValueError("Expected one of --resume and --overwrite: go on with the run, or replace it. Received: both.")
-    if resume and warm_start is not None:
-        raise ValueError("A run is resumed from its own checkpoint. Received: --resume and --warm-start.")
-    if jit not in ("auto", "on", "off"):
-        raise ValueError(f"Expected --jit auto, on or off. Received: {jit!r}.")
-    if jit == "on" and deterministic:
-        raise ValueError(
-            "Random numbers that XLA draws are not the same again. Received: --jit on and --deterministic."
-        )
-    if steps_per_execution < 1:
-        raise ValueError(f"Expected --steps-per-execution of at least 1. Received: {steps_per_execution}.")
+    _check_options(data, resume, overwrite, warm_start, jit, steps_per_execution)
     strategy = training.make_strategy(strategy)  # before TensorFlow does anything else: several workers need that
     chief = training.is_chief(strategy)
     verbose = verbose if chief else 0
     folder = RunFolder(out or pathlib.Path("runs", name))
     training.set_seed(seed, deterministic)
     if resume:
-        run = _resumed(folder, name, hyperparameters, chief)
+        run = _resumed(folder, name, hyperparameters, mixed_precision, chief)
         train_split, validation = (usable(run, run.source.split(split)) for split in ("train", "validation"))
     else:
-        if data is None:
-            raise ValueError("Say what to train on with --data: scenes, a .jsonl or .csv file, a folder, tfds:NAME …")
         config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns))
         run = Run(folder.path, name, config, preset, seed, skip_bad, deterministic)
         run.warm_start = None if warm_start is None else str(warm_start)
@@ -94,8 +81,11 @@ def train(
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
     run.replicas, run.data_service = training.pieces(strategy), data_service
-    if jit == "on" and run.replicas[2] > 1:
-        raise ValueError(f"XLA compiles the step of one replica. Received: --jit on, and {run.replicas[2]} replicas.")
+    if jit == "on" and (run.deterministic or run.replicas[2] > 1):
+        why = "a training that is --deterministic" if run.deterministic else f"{run.replicas[2]} replicas"
+        raise ValueError(
+            f"XLA compiles the step of one replica, whose draws may differ. Received: --jit on, and {why}."
+        )
     with strategy.scope(), training.precision(run.mixed_precision):
         _build_model(run, train_split, jit_compile=jit == "on", steps_per_execution=steps_per_execution)
     if not resume:
@@ -113,6 +103,19 @@ def train(
     return run
 
 
+def _check_options(data, resume, overwrite, warm_start, jit, steps_per_execution):
+    if resume and overwrite:
+        raise ValueError("Expected one of --resume and --overwrite: go on with the run, or replace it. Received: both.")
+    if resume and warm_start is not None:
+        raise ValueError("A run is resumed from its own checkpoint. Received: --resume and --warm-start.")
+    if not resume and data is None:
+        raise ValueError("Say what to train on with --data: scenes, a .jsonl or .csv file, a folder, tfds:NAME …")
+    if jit not in ("auto", "on", "off"):
+        raise ValueError(f"Expected --jit auto, on or off. Received: {jit!r}.")
+    if steps_per_execution < 1:
+        raise ValueError(f"Expected --steps-per-execution of at least 1. Received: {steps_per_execution}.")
+
+
 def _with_columns(hyperparameters, columns):
     """Modalities declared by `--columns photo=image` are the model's, unless it was told others."""
     declared = {
@@ -123,7 +126,7 @@ def _with_columns(hyperparameters, columns):
     return hyperparameters
 
 
-def _resumed(folder, name, hyperparameters, chief):
+def _resumed(folder, name, hyperparameters, mixed_precision, chief):
     run = load(folder.path, needs_model=False)
     if run.name != name:
         raise ValueError(f"{folder.path} holds a run of `{run.name}`, not of `{name}`.")
@@ -131,6 +134,10 @@ def _resumed(folder, name, hyperparameters, chief):
     if set(changes) - {"epochs"}:
         raise ValueError(
             f"A run is resumed with its own hyperparameters; only --epochs may change. Received: {changes}."
+        )
+    if mixed_precision not in (None, run.mixed_precision):
+        raise ValueError(
+            f"A run is resumed in its own precision, {run.mixed_precision or 'float32'}. Received: {mixed_precision}."
         )
     run.config = run.config.replace(**changes)
     training.set_seed(run.seed, run.deterministic)
