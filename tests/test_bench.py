@@ -76,7 +76,7 @@ def test_a_benchmark_names_what_it_measures(capsys):
     assert main(["bench", "answer"]) == 2
     assert (
         "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, faults, fusions, pointing, quality, "
-        "search, serving." in capsys.readouterr().err
+        "search, serving, start." in capsys.readouterr().err
     )
 
 

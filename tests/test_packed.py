@@ -138,8 +138,7 @@ def workers():
     with contextlib.ExitStack() as stack:
 
         def start(*options):
-            process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-            stack.callback(process.wait)
+            process = stack.enter_context(subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True))
             stack.callback(process.terminate)
             return process.stdout.readline().split(" at ")[1].split(". ")[0]
 
