@@ -127,13 +127,19 @@ def test_warm_up_requests_are_run_and_a_broken_file_keeps_the_version_out(tmp_pa
         (lambda raw: {"y": tf.numpy_function(np.abs, [raw["x"]], tf.float32)}, None, "a PyFunc, which only this proc"),
         (tf.function(lambda raw: {"y": raw["x"] + 1}, jit_compile=True), None, "has to be compiled by XLA"),
         (lambda raw: {"y": raw["x"]}, {"x": tf.TensorSpec((3,), tf.float32, name="x")}, "takes no open number of rows"),
-        (lambda raw: {"y": raw["x"] + tf.cast(1e6 * tf.timestamp() % 1e6, "float32")}, None, "answers otherwise than"),
         (lambda raw: {"y": tf.fill([tf.shape(raw["x"])[0]], b"\xff")}, None, "holds bytes: expected y_bytes"),
     ],
 )
 def test_what_a_server_would_not_run_is_not_exported(function, specs, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         exported(tmp_path, function, specs)
+    assert not list((tmp_path / "doubling").iterdir())
+
+
+def test_what_answers_otherwise_than_the_model_is_not_exported(tmp_path, monkeypatch):
+    monkeypatch.setattr(export.Signature, "__call__", lambda signature, raw: {"y": 3 * np.array(raw["x"])})
+    with pytest.raises(ValueError, match="signature serving_default answers otherwise than the model"):
+        exported(tmp_path)
     assert not list((tmp_path / "doubling").iterdir())
 
 

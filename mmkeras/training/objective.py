@@ -141,9 +141,9 @@ class Contrastive(Term):
         """Which rows belong together: bool `(batch, batch)`."""
         positive = ops.eye(batch, dtype="bool")
         for name in self.texts:
-            ids, here = replicas.gathered(inputs[name]), present[name] > 0
+            ids, here, length = replicas.gathered(inputs[name]), present[name] > 0, inputs[name].shape[1]
             equal = here[:, None] & here[None]
-            for column in ops.unstack(ids, axis=1):  # all at once, a large batch would take length times the memory
+            for column in ops.unstack(ids, length, axis=1):  # all at once, a large batch would take much memory
                 equal = equal & ops.equal(column[:, None], column[None])
             positive = positive | equal
         if self.label and isinstance(targets, dict) and self.label in targets:
