@@ -20,7 +20,7 @@ ROWS = 20
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """Eighty scenes in shards of twenty; tests leave them as they are."""
-    folder = tmp_path_factory.mktemp("packed") / "scenes"
+    folder = tmp_path_factory.mktemp("packed") / "c#" / "scenes"  # a slice is told by what stands behind its last #
     assert _cli.main(["data", "pack", "scenes:64", str(folder), "--rows", str(ROWS)]) == 0
     return folder
 
@@ -156,6 +156,16 @@ def test_batches_of_workers_are_those_of_this_process(packed, workers):
         far = source.train.batches(pre, service=workers, **options)
         assert int(far.cardinality()) == int(near.cardinality())
         assert equal(far, near)
+
+
+@pytest.mark.parametrize("address", ["localhost:9", "nowhere", "localhost:123456789"])
+def test_workers_that_cannot_be_reached_are_told_at_once(packed, address, tmp_path):
+    options = {"preset": "tiny", "modalities": {"image": "image"}, "image_encoder": "flat", "verbose": 0}
+    with pytest.raises(data.DataError, match=f"No input workers can be reached at '{address}'.*Expected HOST:PORT"):
+        zoo.train("fusion_classifier", str(packed), out=tmp_path / "run", data_service=address, **options)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(data.DataError, match="can be reached"), data.input_workers(join=address):
+        pass
 
 
 @pytest.mark.slow

@@ -65,8 +65,10 @@ def num_nearer(model, x):
 @pytest.mark.parametrize("loss", ["clip", "siglip", "triplet", "l2", "supcon", "barlow_twins", "vicreg"])
 def test_every_retrieval_loss_brings_a_row_together(loss):
     x, model = views(loss)
-    model.fit(x, epochs=120, batch_size=64, verbose=0)
-    assert num_nearer(model, x) < 15.5 / 2
+    losses = model.fit(x, epochs=120, batch_size=64, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    # By its hardest negatives alone, few of a batch are learned from: half of chance.
+    assert num_nearer(model, x) < (15.5 / 2 if loss == "triplet" else 5)
     assert ("similarity_scale" in model.output) == (loss in ("clip", "siglip", "supcon"))
 
 

@@ -219,3 +219,5 @@ def test_a_transformer_finds_pictures_by_text(tmp_path):
     ids, scores, _ = run.search(texts[0], "scenes:800", k=3)
     assert len(ids) == 3
     assert scores == sorted(scores, reverse=True)
+    path = run.export(tmp_path / "servables", index="scenes:800", k=3)
+    assert (path / "saved_model.pb").exists()

@@ -218,6 +218,7 @@ def _add_data(commands):
     serve.add_argument("--workers", type=int, default=2, help="how many (2)")
     serve.add_argument("--port", type=int, default=5050, help="that trainings and other workers find it at (5050)")
     serve.add_argument("--join", metavar="ADDRESS", help="work for the zoo data serve of another machine")
+    serve.add_argument("--host", default="localhost", help="name of this machine by which others reach its workers")
     serve.set_defaults(run=_input_workers)
     for action in (check, pack):
         action.add_argument("--columns", type=mapping, help="which column is which, as for train")
@@ -253,7 +254,7 @@ def _pack(options):
 def _input_workers(options):
     with quiet_start():
         from mmkeras import data
-    with data.input_workers(options.port, options.workers, options.join) as address:
+    with data.input_workers(options.port, options.workers, options.join, options.host) as address:
         print(f"{options.workers} input workers at {address}. Stop with Ctrl-C.", flush=True)
         threading.Event().wait()
 

@@ -69,9 +69,10 @@ def _shard(split, rows, shard, tell):
             begin += len(record) + 16
     with replaced(kept) as beside:
         lines = [_line(split, row, shard.name, *place, begin) for row, place in zip(cells, places, strict=True)]
-        beside.write_text("\n".join([digest, checksum(shard), *lines, ""]), encoding="utf-8")
+        of_shard, lines = checksum(shard), "\n".join([*lines, ""])
+        beside.write_text(f"{digest}\n{of_shard}\n{lines}", encoding="utf-8")
     tell(f"{shard}: {len(rows)} rows, {begin:,} bytes")
-    return "\n".join([*lines, ""]), checksum(shard)
+    return lines, of_shard
 
 
 def _cells(split, i):

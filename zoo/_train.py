@@ -65,6 +65,8 @@ def train(
         mmkeras.training.Stopped: a KeyboardInterrupt, when SIGTERM or Ctrl-C has come; `resume` goes on from there.
     """
     _check_options(data, resume, overwrite, warm_start, jit, steps_per_execution)
+    if data_service:
+        sources.check_reached(data_service)
     strategy = training.make_strategy(strategy)  # before TensorFlow does anything else: several workers need that
     chief = training.is_chief(strategy)
     verbose = verbose if chief else 0

@@ -8,7 +8,7 @@ from mmkeras.data.opening import open
 from mmkeras.data.pair import halves, pair
 from mmkeras.data.pipeline import ONE, Preprocessor, batches, encoded, naming_rows, raw_batches, row_numbers, shuffled
 from mmkeras.data.scenes import scenes
-from mmkeras.data.service import input_workers
+from mmkeras.data.service import check_reached, input_workers
 from mmkeras.data.source import ENCODED, MODALITIES, DataError, Source, Split
 from mmkeras.data.stored import opened
 from mmkeras.data.word_vectors import read_word_vectors
@@ -24,6 +24,7 @@ __all__ = [
     "Split",
     "adapt",
     "batches",
+    "check_reached",
     "checked",
     "clip_fault",
     "divide_classes",

@@ -4,25 +4,34 @@ Workers answer in any order; here the batches come in their own.
 """
 
 import contextlib
+import socket
 
 import tensorflow as tf
 from tensorflow.data.experimental import service
 
+from mmkeras.data.source import DataError
+
 
 @contextlib.contextmanager
-def input_workers(port=0, workers=2, join=None):
+def input_workers(port=0, workers=2, join=None, host="localhost"):
     """A dispatcher of batches and workers for it, within this process, while the block lasts; gives its address.
 
     Args:
         port: that the dispatcher listens on; any that is free if 0.
         workers: how many.
         join: address `"host:port"` of a dispatcher in another process, that these workers work for instead.
+        host: name of this machine by which trainings on others reach its workers.
+
+    Raises:
+        DataError: if nobody listens at `join`.
     """
     dispatcher = None
     if join is None:
         dispatcher = service.DispatchServer(service.DispatcherConfig(port=port))
-        join = dispatcher.target.partition("://")[2]
-    running = [service.WorkerServer(service.WorkerConfig(dispatcher_address=join)) for _ in range(workers)]
+        join = f"{host}:{dispatcher.target.rpartition(':')[2]}"
+    check_reached(join)
+    options = service.WorkerConfig(dispatcher_address=join, worker_address=f"{host}:%port%")
+    running = [service.WorkerServer(options) for _ in range(workers)]
     try:
         yield join
     finally:
@@ -30,6 +39,17 @@ def input_workers(port=0, workers=2, join=None):
             worker.stop()
         if dispatcher is not None:
             dispatcher._stop()
+
+
+def check_reached(address, seconds=5.0):
+    """Raises DataError if nobody listens at an address: TensorFlow would try for an hour."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), seconds).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"No input workers can be reached at {address!r} ({error}). Expected HOST:PORT of a `zoo data serve`."
+        ) from None
 
 
 def by_workers(dataset, numbers, address):
@@ -42,7 +62,11 @@ def by_workers(dataset, numbers, address):
 
     Returns:
         A `tf.data.Dataset` of the elements.
+
+    Raises:
+        DataError: if nobody listens at the address.
     """
+    check_reached(address)
     policy = service.ShardingPolicy.DYNAMIC
     far = dataset.apply(service.distribute(policy, f"grpc://{address}"))
 

@@ -66,9 +66,10 @@ def read_slice(path):
     """A path or a slice, or an empty string, to its bytes, in a graph that any process can run."""
 
     def read():
-        path_and_numbers = tf.strings.split(path, "#")
-        before, own, after = tf.unstack(tf.strings.to_number(tf.strings.split(path_and_numbers[1], "+"), tf.int64), 3)
+        file = tf.strings.regex_replace(path, "#[^#]*$", "")
+        numbers = tf.strings.split(tf.strings.regex_replace(path, "^.*#", ""), "+")
+        before, own, after = tf.unstack(tf.strings.to_number(numbers, tf.int64), 3)
         # The one record of a file that has nothing but it between a header and a footer.
-        return tf.data.FixedLengthRecordDataset(path_and_numbers[0], own, before, after, 2**16).get_single_element()
+        return tf.data.FixedLengthRecordDataset(file, own, before, after, 2**16).get_single_element()
 
     return tf.cond(tf.strings.regex_full_match(path, _SLICE.pattern), read, lambda: read_file(path))
