@@ -39,6 +39,17 @@ every_fusion = pytest.mark.parametrize(
 )
 
 
+# What is made of what two modalities say to each other.
+OF_TWO = {
+    "cross_attention", "bilinear", "tensor", "low_rank", "film", "multiplicative", "mfb", "tucker", "mutan", "block",
+    "mcb", "cross_modal", "co_attention", "mmtm",
+}  # fmt: skip
+
+
+def numbers_of(name):
+    return [2, 3] if name in OF_TWO else [1, 2, 3]
+
+
 def make(name, more=()):
     return fusion.FEATURE_FUSIONS[name](WIDTH, **OPTIONS.get(name, {}), **dict(more))
 
@@ -282,8 +293,7 @@ def by_hand(name, layer, tokens, masks, presence):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("num_modalities", [1, 2, 3])
-@every_fusion
+@pytest.mark.parametrize(("name", "more", "num_modalities"), [(*c, n) for c in CASES for n in numbers_of(c[0])])
 def test_equals_numpy(name, more, num_modalities):
     layer = make(name, more)
     tokens, masks, presence = batch(num_modalities)
@@ -524,6 +534,17 @@ def test_encoders_of_a_staged_fusion_cannot_be_frozen():
         build("fusion_classifier", preset="tiny", fusion="mmtm", freeze="image")
 
 
+@pytest.mark.parametrize("name", [*fusion.FEATURE_FUSIONS, *fusion.TOKEN_FUSIONS, *fusion.STAGED_FUSIONS])
+def test_one_modality_is_refused_by_fusions_of_two(name):
+    layer = (fusion.FEATURE_FUSIONS | fusion.TOKEN_FUSIONS | fusion.STAGED_FUSIONS)[name](8)
+    tokens, presence = {"text": tf.zeros((2, 3, 4))}, tf.ones((2, 1))
+    if name not in OF_TWO:
+        layer(tokens, presence)
+        return
+    with pytest.raises(ValueError, match=f"^{type(layer).__name__} is a fusion of at least 2 modalities. .*: text. "):
+        layer(tokens, presence)
+
+
 @every_fusion
 def test_other_names_are_refused(name, more):
     layer = make(name, more)
@@ -613,8 +634,6 @@ def bottleneck(layer, streams):
 
 
 def co_attention(layer, streams):
-    if len(layer.names) == 1:
-        return {0: block_by_hand(layer.streams[0][1], block_by_hand(layer.streams[0][0], streams[0]))}
     for step in range(layer.num_layers):
         others = {
             i: np.concatenate([layer.nothing.numpy()[0], *(x for j, x in streams.items() if j != i)]) for i in streams
@@ -626,15 +645,13 @@ def co_attention(layer, streams):
 def cross_modal(layer, streams):
     ends = {}
     for i, tokens in streams.items():
-        x, nothing = tokens, layer.nothing.numpy()[0] if len(layer.names) > 1 else None
-        if len(layer.names) > 1:
-            looked = []
-            for j, blocks in zip([j for j in range(len(layer.names)) if j != i], layer.pairs[i], strict=True):
-                x = tokens
-                for block in blocks:
-                    x = block_by_hand(block, x, np.concatenate([nothing, streams[j]]) if j in streams else nothing)
-                looked.append(x)
-            x = dense(layer.joins[i], np.concatenate(looked, axis=-1))
+        looked, nothing = [], layer.nothing.numpy()[0]
+        for j, blocks in zip([j for j in range(len(layer.names)) if j != i], layer.pairs[i], strict=True):
+            x = tokens
+            for block in blocks:
+                x = block_by_hand(block, x, np.concatenate([nothing, streams[j]]) if j in streams else nothing)
+            looked.append(x)
+        x = dense(layer.joins[i], np.concatenate(looked, axis=-1))
         for block in layer.streams[i]:
             x = block_by_hand(block, x)
         ends[i] = x
@@ -646,8 +663,7 @@ TOKEN_ORACLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("num_modalities", [1, 2, 3])
-@pytest.mark.parametrize("name", fusion.TOKEN_FUSIONS)
+@pytest.mark.parametrize(("name", "num_modalities"), [(c, n) for c in fusion.TOKEN_FUSIONS for n in numbers_of(c)])
 def test_token_fusions_equal_numpy(name, num_modalities):
     layer = make_token_fusion(name)
     tokens, masks, presence = batch(num_modalities)

@@ -1,8 +1,8 @@
 """Classifier over several modalities: an encoder each, one of the fusions, one head.
 
-Every fusion takes any number of modalities, and any of them may be missing. A fusion of tokens lets the modalities look
-at each other before they are joined; with a fusion of decisions each has a head of its own; a staged one stands between
-the stages of encoders that are made for it.
+Every fusion takes any number of modalities (at least two, where it is made of what they say to each other), and any of
+them may be missing. A fusion of tokens lets the modalities look at each other before they are joined; with a fusion of
+decisions each has a head of its own; a staged one stands between the stages of encoders that are made for it.
 
 Where one modality learns so fast that the others do not, `balance` slows it down (OGM-GE, Peng 2022) or weighs the
 losses of heads on each of them (Gradient-Blend, Wang 2020). With a `teacher`, a classifier of the same labels from

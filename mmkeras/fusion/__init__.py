@@ -7,8 +7,8 @@
 | decision | `{name: logits (batch, classes)}` | `(batch, classes)` |
 | staged | `{name: features (batch, .., channels)}` at a stage of the encoders | the same, and `(batch, width)` |
 
-Each takes an optional presence `(batch, modalities)`, in the order of sorted names. Any number of modalities; an absent
-one changes nothing and gets exactly zero gradient.
+Each takes an optional presence `(batch, modalities)`, in the order of sorted names. Any number of modalities, at least
+two where it is made of what they say to each other; an absent one changes nothing and gets exactly zero gradient.
 """
 
 from mmkeras.fusion.attention import Attention, CrossAttention

@@ -35,6 +35,8 @@ class CrossAttention(FeatureFusion):
         num_heads: attention heads.
     """
 
+    least_modalities = 2
+
     def __init__(self, width, num_heads=4, **kwargs):
         super().__init__(width, **kwargs)
         if width % num_heads:

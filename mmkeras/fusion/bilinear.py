@@ -15,6 +15,8 @@ class Bilinear(FeatureFusion):
         rank: size of the product.
     """
 
+    least_modalities = 2
+
     def __init__(self, width, rank=None, **kwargs):
         super().__init__(width, **kwargs)
         self.rank = rank or 2 * width
@@ -45,6 +47,8 @@ class FactorizedBilinear(FeatureFusion):
         factors: number of products that are summed.
     """
 
+    least_modalities = 2
+
     def __init__(self, width, factors=5, **kwargs):
         super().__init__(width, **kwargs)
         self.factors = factors
@@ -74,6 +78,8 @@ class Tucker(FeatureFusion):
     Raises:
         ValueError: if the core would have more than ten million weights.
     """
+
+    least_modalities = 2
 
     def __init__(self, width, core_width=16, **kwargs):
         super().__init__(width, **kwargs)
@@ -120,6 +126,8 @@ class Mutan(FeatureFusion):
         rank: number of terms.
     """
 
+    least_modalities = 2
+
     def __init__(self, width, rank=5, **kwargs):
         super().__init__(width, **kwargs)
         self.rank = rank
@@ -150,6 +158,8 @@ class Block(FeatureFusion):
         num_chunks: number of chunks.
         rank: number of terms.
     """
+
+    least_modalities = 2
 
     def __init__(self, width, num_chunks=4, rank=5, **kwargs):
         super().__init__(width, **kwargs)
@@ -190,6 +200,8 @@ class CompactBilinear(FeatureFusion):
         sketch_width: size of a sketch.
         seed: of the places and signs; they are saved with the weights.
     """
+
+    least_modalities = 2
 
     def __init__(self, width, sketch_width=None, seed=0, **kwargs):
         super().__init__(width, **kwargs)

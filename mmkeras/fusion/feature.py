@@ -12,7 +12,12 @@ class Fusion(layers.Layer):
 
     Args:
         width: size of what comes out.
+
+    Raises:
+        ValueError: when built over fewer modalities than it joins: one where it is made of what two say to each other.
     """
+
+    least_modalities = 1
 
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
@@ -21,6 +26,7 @@ class Fusion(layers.Layer):
 
     def build(self, tokens_shape, presence_shape=None):
         self.names = sorted(tokens_shape)
+        check_modalities(self)
         self.projections = [layers.Dense(self.feature_width, name=f"{name}_projection") for name in self.names]
         for name, projection in zip(self.names, self.projections, strict=True):
             projection.build((tokens_shape[name][0], tokens_shape[name][-1]))
@@ -96,6 +102,15 @@ class FeatureFusion(Fusion):
 
     def compute_output_shape(self, tokens_shape, presence_shape=None):
         return (next(iter(tokens_shape.values()))[0], self.width)
+
+
+def check_modalities(fusion):
+    """Raises a ValueError where a fusion has too few modalities to join."""
+    if len(fusion.names) < fusion.least_modalities:
+        raise ValueError(
+            f"{type(fusion).__name__} is a fusion of at least {fusion.least_modalities} modalities. "
+            f"Received: {', '.join(fusion.names) or 'none'}. Add one, or take a fusion of any number, as Concat."
+        )
 
 
 def masked_softmax(scores, present):

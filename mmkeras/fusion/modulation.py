@@ -19,6 +19,8 @@ class FiLM(FeatureFusion):
         modulated: name of the modality that is modulated; the first by name if None.
     """
 
+    least_modalities = 2
+
     def __init__(self, width, modulated=None, **kwargs):
         super().__init__(width, **kwargs)
         self.modulated = modulated
@@ -43,9 +45,8 @@ class FiLM(FeatureFusion):
         name = self.names[main]
         x = self.projections[main](tokens[name])
         x = ops.where(present[:, main : main + 1, None], x, ops.cast(self.stand_in, x.dtype))
-        if self.modulations:
-            gamma, beta = ops.split(change[:, None], 2, axis=-1)
-            x = (1 + gamma) * x + beta
+        gamma, beta = ops.split(change[:, None], 2, axis=-1)
+        x = (1 + gamma) * x + beta
         real = masks.get(name)
         if real is not None:  # the mask of an absent modality says nothing either
             real = ops.logical_or(real, ops.logical_not(present[:, main : main + 1]))
@@ -67,6 +68,8 @@ class Multiplicative(FeatureFusion):
         context_width: size of `z`.
         main: name of the modality `x`; the first by name if None.
     """
+
+    least_modalities = 2
 
     def __init__(self, width, context_width=16, main=None, **kwargs):
         super().__init__(width, **kwargs)

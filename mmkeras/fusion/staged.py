@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from mmkeras.fusion.feature import check_modalities
+
 
 class StagedFusion(layers.Layer):
     """`{name: features (batch, .., channels)}`, presence and a central vector, to features and central vector again.
@@ -14,6 +16,8 @@ class StagedFusion(layers.Layer):
         width: size of the central vector.
     """
 
+    least_modalities = 1
+
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
         self.width = width
@@ -21,6 +25,7 @@ class StagedFusion(layers.Layer):
 
     def build(self, features_shape, presence_shape=None, central_shape=None):
         self.names = sorted(features_shape)
+        check_modalities(self)
         self.projections = [layers.Dense(self.width, use_bias=False, name=f"{name}_squeeze") for name in self.names]
         for name, projection in zip(self.names, self.projections, strict=True):
             projection.build((None, features_shape[name][-1]))
@@ -59,6 +64,8 @@ class StagedFusion(layers.Layer):
 @keras.saving.register_keras_serializable(package="mmkeras")
 class MMTM(StagedFusion):
     """All modalities' channel means together make gates for the channels of each (MMTM, Joze 2020)."""
+
+    least_modalities = 2
 
     def build_fusion(self, features_shape):
         self.bias = self.add_weight(name="bias", shape=(self.width,), initializer="zeros")

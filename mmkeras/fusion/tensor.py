@@ -21,6 +21,8 @@ class Tensor(FeatureFusion):
         ValueError: if the product would have more than a million numbers.
     """
 
+    least_modalities = 2
+
     def __init__(self, width, tensor_width=15, **kwargs):
         super().__init__(width, **kwargs)
         self.tensor_width = tensor_width
@@ -58,6 +60,8 @@ class LowRankTensor(FeatureFusion):
         width: size of the fused vector.
         rank: number of terms.
     """
+
+    least_modalities = 2
 
     def __init__(self, width, rank=4, **kwargs):
         super().__init__(width, **kwargs)

@@ -129,22 +129,17 @@ class Bottleneck(TokenFusion):
 class CoAttention(TokenFusion):
     """A stream a modality whose tokens look at their own and at those of all others (ViLBERT, Lu 2019).
 
-    A learned token that is always there gives them something to look at when all others are absent. A modality that
-    is the only one of the model looks at its own tokens alone.
+    A learned token that is always there gives them something to look at when all others are absent.
     """
 
+    least_modalities = 2
+
     def build_fusion(self, num_modalities):
-        if num_modalities > 1:
-            self.nothing = self.add_weight(name="nothing", shape=(1, 1, self.width), initializer="uniform")
-        self.streams = [self.blocks(name, others=num_modalities > 1) for name in self.names]
+        self.nothing = self.add_weight(name="nothing", shape=(1, 1, self.width), initializer="uniform")
+        self.streams = [self.blocks(name, others=True) for name in self.names]
         self.ends = self.norms()
 
     def mix(self, tokens, kept, present, training):
-        if len(tokens) == 1:
-            x = tokens[0]
-            for block in self.streams[0]:
-                x = block(x, tokens_mask=kept[0], training=training)
-            return [self.ends[0](x)]
         batch, dtype = ops.shape(tokens[0])[0], tokens[0].dtype
         nothing = ops.broadcast_to(ops.cast(self.nothing, dtype), (batch, 1, self.width))
         always = ops.ones((batch, 1), dtype="bool")
@@ -163,38 +158,37 @@ class CoAttention(TokenFusion):
 class CrossModal(TokenFusion):
     """A stream for each pair of modalities, one looking at the other, then one for each modality (MulT, Tsai 2019).
 
-    A learned token that is always there gives them something to look at when the other is absent. A modality that is
-    the only one of the model looks at its own tokens alone.
+    A learned token that is always there gives them something to look at when the other is absent.
     """
 
+    least_modalities = 2
+
     def build_fusion(self, num_modalities):
+        self.nothing = self.add_weight(name="nothing", shape=(1, 1, self.width), initializer="uniform")
         self.pairs, self.joins = [], []
-        if num_modalities > 1:
-            self.nothing = self.add_weight(name="nothing", shape=(1, 1, self.width), initializer="uniform")
-            for name in self.names:
-                others = [other for other in self.names if other != name]
-                self.pairs.append([self.blocks(f"{name}_from_{other}", others=True, own=False) for other in others])
-                self.joins.append(layers.Dense(self.width, name=f"{name}_join"))
-                self.joins[-1].build((None, None, self.width * len(others)))
+        for name in self.names:
+            others = [other for other in self.names if other != name]
+            self.pairs.append([self.blocks(f"{name}_from_{other}", others=True, own=False) for other in others])
+            self.joins.append(layers.Dense(self.width, name=f"{name}_join"))
+            self.joins[-1].build((None, None, self.width * len(others)))
         self.streams = [self.blocks(name) for name in self.names]
         self.ends = self.norms()
 
     def mix(self, tokens, kept, present, training):
-        joined = list(tokens)
-        if len(tokens) > 1:
-            batch, dtype = ops.shape(tokens[0])[0], tokens[0].dtype
-            nothing = ops.broadcast_to(ops.cast(self.nothing, dtype), (batch, 1, self.width))
-            always = ops.ones((batch, 1), dtype="bool")
-            for i, pairs in enumerate(self.pairs):
-                others = [j for j in range(len(tokens)) if j != i]
-                looked = []
-                for j, blocks in zip(others, pairs, strict=True):
-                    x, seen = tokens[i], ops.concatenate([nothing, tokens[j]], axis=1)
-                    mask = ops.concatenate([always, kept[j]], axis=1)
-                    for block in blocks:
-                        x = block(x, seen, others_mask=mask, training=training)
-                    looked.append(x)
-                joined[i] = self.joins[i](ops.concatenate(looked, axis=-1))
+        batch, dtype = ops.shape(tokens[0])[0], tokens[0].dtype
+        nothing = ops.broadcast_to(ops.cast(self.nothing, dtype), (batch, 1, self.width))
+        always = ops.ones((batch, 1), dtype="bool")
+        joined = []
+        for i, pairs in enumerate(self.pairs):
+            others = [j for j in range(len(tokens)) if j != i]
+            looked = []
+            for j, blocks in zip(others, pairs, strict=True):
+                x, seen = tokens[i], ops.concatenate([nothing, tokens[j]], axis=1)
+                mask = ops.concatenate([always, kept[j]], axis=1)
+                for block in blocks:
+                    x = block(x, seen, others_mask=mask, training=training)
+                looked.append(x)
+            joined.append(self.joins[i](ops.concatenate(looked, axis=-1)))
         for i, blocks in enumerate(self.streams):
             for block in blocks:
                 joined[i] = block(joined[i], tokens_mask=kept[i], training=training)
