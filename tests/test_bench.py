@@ -3,13 +3,15 @@
 import json
 
 import models as examples
+import numpy as np
 import pytest
 from running import running
 
 import zoo
 from zoo import bench
 from zoo._cli import main
-from zoo.bench import _load, answers, fusions, quality, search, serving
+from zoo.bench import _load, answers, fusions, quality, search, serving, train
+from zoo.bench import input as input_bench
 from zoo.vqa import REASONING
 
 
@@ -120,3 +122,37 @@ def test_the_table_of_servers_tells_each_load_and_what_was_tried():
     assert lines[3] == "|  |  | 200 a second | 1,234 | 0.50 | 2.00 | 0 | 1 |  |"
     assert "A call in this process, p50: `half_plus_two` 0.02 ms." in lines
     assert lines[-1] == "- half_plus_two by zoo: alone 1,234. Taken: alone."
+
+
+def test_training_is_compared_round_by_round():
+    seconds = {"keras": [0.1, 0.2, 0.1], "torch": [0.2, 0.2, 0.1], "torch.compile": [0.05, 0.1, 0.1]}
+    memory = {"keras": 1234.0, "torch": 800.0, "torch.compile": 900.0}
+    one = {"batch": 32, "apart": {"torch": 1e-6, "torch.compile": 2e-6}, "seconds": seconds, "megabytes": memory}
+    line = train.table({"captioner": one}).splitlines()[-1]
+    ratios = "1.00 (1.00 to 2.00) | 0.50 (0.50 to 1.00)"
+    assert line == f"| `captioner` | 32 | 10.00 | 5.00 | 10.00 | {ratios} | 2e-06 | 1,234, 800, 900 |"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", train.NAMES)
+def test_networks_of_pytorch_answer_as_ours(name, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason='needs PyTorch: pip install -e ".[bench]"')
+    monkeypatch.setattr(train, "ROUNDS", 1)
+    monkeypatch.setattr(train, "STEPS", 2)
+    found = train.measure(name, tmp_path, preset="tiny")
+    assert max(found["apart"].values()) < 1e-4
+    assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in found["seconds"].values())
+    with np.load(tmp_path / "torch.npz") as file:
+        answers = {key: value + (key != "loss") * 1e-3 for key, value in file.items()}
+    np.savez(tmp_path / "torch.npz", **answers)
+    with pytest.raises(AssertionError, match="another network"):
+        train._apart(tmp_path, "torch")
+
+
+@pytest.mark.slow
+def test_the_dataloader_makes_the_same_batches(tmp_path):
+    pytest.importorskip("torch", reason='needs PyTorch: pip install -e ".[bench]"')
+    for name in input_bench.NAMES:
+        found = input_bench.measure(tmp_path / name, name, rows=150, rounds=1)
+        assert [len(speeds) for speeds in found] == [1, 1, 1]
+        assert all(speed > 0 for (speed,) in found)

@@ -482,3 +482,43 @@ def test_wrong_settings_are_refused(make, message):
 def test_a_name_that_is_no_layer_is_answered_with_the_list():
     with pytest.raises(AttributeError, match=r"no attribute 'Tokenise'. It has: AddCoordinates, .*TokenizeText"):
         _ = layers.Tokenise
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
+def test_batch_norm_is_that_of_keras(affine, dtype):
+    options = {"momentum": 0.8, "scale": affine, "center": affine, "dtype": dtype}
+    x = np.random.default_rng(0).normal(1.0, 3.0, (6, 5, 4, 3))
+    x = tf.constant(x, "float64" if dtype == "float64" else "float32")
+    found = []
+    for layer in (keras.layers.BatchNormalization(**options), layers.BatchNormalization(**options)):
+        layer.build(x.shape)
+        layer.set_weights([np.linspace(0.5, 1.5, 3) * (i + 1) for i in range(len(layer.weights))])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            total = tf.reduce_sum(tf.cast(y, x.dtype) ** 3)
+        gradients = tape.gradient(total, [x, *(weight.value for weight in layer.trainable_weights)])
+        found.append([y, *gradients, *layer.weights, layer(x, training=False)])
+    for ours, expected in zip(*found[::-1], strict=True):
+        expected = np.asarray(expected, "float64")
+        scale = np.abs(expected).max()
+        atol = 1e-2 if "bfloat16" in dtype else 2e-6
+        np.testing.assert_allclose(np.asarray(ours, "float64") / scale, expected / scale, atol=atol)
+
+
+def test_batch_norm_takes_one_operation_where_it_can(tmp_path):
+    def operations(layer, x, mask=None):
+        graph = tf.function(lambda: layer(x, training=True, mask=mask), autograph=False).get_concrete_function().graph
+        return {operation.type for operation in graph.get_operations()}
+
+    x, kernel = tf.ones((2, 3, 4, 5)), "FusedBatchNormV3"
+    layer = layers.BatchNormalization(name="norm")
+    assert kernel in operations(layer, x)
+    assert kernel not in operations(layer, x, mask=tf.ones((2, 3, 4), "bool"))
+    assert kernel not in operations(layers.BatchNormalization(), tf.ones((2, 3, 5)))
+    layer.synchronized = True
+    assert kernel not in operations(layer, x)
+    inputs = keras.Input((3, 4, 5))
+    keras.Model(inputs, layer(inputs)).save(tmp_path / "model.keras")
+    assert type(keras.saving.load_model(tmp_path / "model.keras").get_layer("norm")) is layers.BatchNormalization

@@ -1,6 +1,7 @@
 """What changes how a training runs: steps at once, XLA, half the precision, and when it ends."""
 
 import csv
+import time
 
 import keras
 import numpy as np
@@ -42,6 +43,21 @@ def test_several_steps_at_once_are_those_steps(plain, tmp_path, monkeypatch):
     assert losses(run) == losses(plain)
     for one, other in zip(run.model.weights, plain.model.weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("nap", "least", "most"), [(0.05, 0.5, 1.0), (0.0, 0.0, 0.5)])
+def test_it_is_known_how_long_steps_waited_for_batches(nap, least, most):
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(1)(x))
+    model.compile("sgd", "mse", jit_compile=False)
+
+    def batches(epoch, step):
+        rows = tf.data.Dataset.from_tensor_slices((np.ones((8, 2, 4), "float32"), np.ones((8, 2, 1), "float32")))
+        return rows.map(lambda *row: (tf.py_function(lambda: time.sleep(nap), [], []), row)[1])
+
+    assert least <= training.fit(model, batches, epochs=2, verbose=0).input_wait <= most
+    model.compile("sgd", "mse", jit_compile=False, steps_per_execution=2)
+    assert training.fit(model, batches, epochs=2, verbose=0).input_wait is None
 
 
 def test_a_step_compiled_by_xla_learns_the_same(plain, tmp_path, monkeypatch):

@@ -327,7 +327,9 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
             sources.naming_rows(split, run.preprocessor):  # fmt: skip
         asked = _validation_batches(run, validation, soft)
         try:
-            training.fit(run.model, batches, config.epochs, (epoch, step), asked, [checkpoints, *callbacks], verbose)
+            history = training.fit(
+                run.model, batches, config.epochs, (epoch, step), asked, [checkpoints, *callbacks], verbose
+            )
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
             raise RuntimeError(
                 "Another worker has ended, or cannot be reached. Start all of them again with --resume: they go on "
@@ -346,8 +348,9 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
     if verbose and epoch < config.epochs:
         minutes = (time.monotonic() - began) / 60
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        wait = "" if history.input_wait is None else f"waiting for input {history.input_wait:.1%} of the steps' time, "
         print(
-            f"{run.name}: epochs {epoch + 1} to {len(rows)} of {steps} steps in {minutes:.1f} minutes, "
+            f"{run.name}: epochs {epoch + 1} to {len(rows)} of {steps} steps in {minutes:.1f} minutes, {wait}"
             f"{run.model.count_params():,} parameters, peak memory {memory:.2f} GiB. The run lies in {folder.path}."
         )
 

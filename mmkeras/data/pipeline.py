@@ -28,6 +28,7 @@ from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs t
 )
 
 ONE = (0, 1, 1)  # replica
+PARALLEL = min(os.cpu_count() or 1, 16)  # batches that are prepared at a time
 MOST_ROWS = 512  # that are prepared at once
 CACHE_BYTES = 2**29  # a split whose preprocessed arrays are smaller is kept in memory
 
@@ -160,12 +161,23 @@ def batches(
 
     if service:
         numbered = tf.autograph.experimental.do_not_convert(lambda rows, draw: (draw[1], load(rows, draw)))
-        return by_workers(parts.map(numbered, num_parallel_calls=tf.data.AUTOTUNE), numbers, service)
-    dataset = parts.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return by_workers(_in_parallel(parts, numbered), numbers, service)
+    dataset = _in_parallel(parts, load)
     if piece < batch_size:
         steps = -(-len(order) // batch_size) - first_step
         return dataset.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(1)
     return dataset.prefetch(2)
+
+
+def _in_parallel(dataset, function):
+    """The dataset's elements through a function, in their order.
+
+    Without TensorFlow's thread that tunes how many are at work: an iterator that is done with has to wait for it, which
+    takes from a fifth of a second to several at the end of an epoch.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.map(function, num_parallel_calls=PARALLEL, deterministic=True).with_options(options)
 
 
 def _piece(batch_size):
@@ -204,7 +216,7 @@ def raw_batches(split, names, batch_size=64, training=False, seed=0):
     """Raw rows `{name: (batch, ...)}` of a split in its order, as a serving client would send them."""
     fetch = _fetcher(split, names, training)
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
-    return rows.map(lambda indices: fetch(indices, (seed, 0)), num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    return _in_parallel(rows, lambda indices: fetch(indices, (seed, 0))).prefetch(2)
 
 
 def _cached(split, preprocessor, batch_size):
@@ -221,7 +233,7 @@ def _cached(split, preprocessor, batch_size):
     fetch = _raw_fetcher(split, preprocessor, training=False)
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
     read = tf.autograph.experimental.do_not_convert(lambda i: preprocessor.graph(fetch(i, (0, 0))))
-    dataset = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _in_parallel(rows, read)
     arrays, done = None, 0
     with naming_rows(split, preprocessor):
         for part in dataset.as_numpy_iterator():

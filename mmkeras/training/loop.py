@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 
 import keras
 import tensorflow as tf
@@ -50,7 +51,8 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
 
     Returns:
-        The `keras.callbacks.History`.
+        The `keras.callbacks.History`; its `input_wait` is the share of the steps' time in which they waited for their
+        batches, None where several steps are taken at once.
 
     Raises:
         ValueError: if the first batch holds NaN or pixels outside 0..1.
@@ -59,7 +61,7 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
     # Without autograph: nothing here branches on a tensor, and converting all of Keras doubles the wait for step one.
     strategy = model.distribute_strategy
     train_step, test_step = _step(model, model.train_step), _step(model, model.test_step)
-    train_steps, at_once = _steps(train_step), model.steps_per_execution
+    taking = _Taking(train_step, model.steps_per_execution)
     several = strategy.num_replicas_in_sync > 1
     synchronize_batch_norm(model, several)
     first_epoch, first_step = start
@@ -86,8 +88,8 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
         batches = iter(_distributed(strategy, epoch_batches(epoch, step)))
         while step < steps:
             callbacks.on_train_batch_begin(step)
-            count = min(at_once, steps - step)
-            logs = numbers(train_steps(batches, tf.constant(count)) if at_once > 1 else train_step(next(batches)))
+            count = min(taking.at_once, steps - step)
+            logs = taking(batches, count)
             step += count
             if not all(map(math.isfinite, (*logs.values(), *gradient_norms(model).values()))):
                 raise FloatingPointError(_not_finite(model, epoch, step, logs))
@@ -98,6 +100,7 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
             logs.update(_validated(model, test_step, _distributed(strategy, validation), several))
         callbacks.on_epoch_end(epoch, logs)
     callbacks.on_train_end(logs)
+    history.input_wait = taking.wait
     synchronize_batch_norm(model, False)  # as it is saved: other backends know no such thing
     return history
 
@@ -119,6 +122,39 @@ def _step(model, function):
         return tf.function(function, autograph=False, jit_compile=model.jit_compile or None)
     run = tf.function(lambda batch: strategy.run(function, args=(batch,)), autograph=False)
     return lambda batch: strategy.experimental_local_results(run(batch))[0]
+
+
+class _Taking:
+    """Takes the next steps of an iterator, and gives the logs of the last; it knows how long they waited for batches.
+
+    Args:
+        step: function of a batch.
+        at_once: how many steps are taken in one graph.
+    """
+
+    def __init__(self, step, at_once):
+        self.step, self.at_once = step, at_once
+        self.several = _steps(step) if at_once > 1 else None
+        self.waited = self.taken = 0.0
+        self.begun = False
+
+    def __call__(self, batches, count):
+        if self.several:
+            return numbers(self.several(batches, tf.constant(count)))
+        began = time.perf_counter()
+        batch = next(batches)
+        there = time.perf_counter()
+        logs = numbers(self.step(batch))
+        if self.begun:
+            self.waited += there - began
+            self.taken += time.perf_counter() - began
+        self.begun = True
+        return logs
+
+    @property
+    def wait(self):
+        """The share of the time that was waiting; the first step, which is traced, does not count."""
+        return self.waited / self.taken if self.taken else None
 
 
 def _steps(step):
