@@ -1,6 +1,7 @@
 """Benchmarks: what was measured is kept, and the tables say it."""
 
 import json
+import re
 
 import models as examples
 import numpy as np
@@ -10,7 +11,7 @@ from running import running
 import zoo
 from zoo import bench
 from zoo._cli import main
-from zoo.bench import _load, answers, fusions, quality, search, serving, train
+from zoo.bench import _load, answers, fusions, gpu, quality, search, serving, train
 from zoo.bench import input as input_bench
 from zoo.vqa import REASONING
 
@@ -156,3 +157,30 @@ def test_the_dataloader_makes_the_same_batches(tmp_path):
         found = input_bench.measure(tmp_path / name, name, rows=150, rounds=1)
         assert [len(speeds) for speeds in found] == [1, 1, 1]
         assert all(speed > 0 for (speed,) in found)
+
+
+def test_steps_on_one_device_are_measured():
+    # 8 x 8 places, kernels of 3 x 3 from 3 to 4 and from 4 to 4 channels, a shortcut from 3 to 4; then an LSTM over 32
+    # words and two dense layers.
+    by_hand = 2 * 64 * (9 * 3 * 4 + 9 * 4 * 4 + 3 * 4) + 32 * 2 * 8 * 256 * 256 + 2 * 256 * 4 + 2 * 256 * 256
+    assert gpu.flops(8, ((4, 1),)) == by_hand
+    table = gpu.run(names=["float32", "lstm_without_cudnn"], side=16, batch=4, steps=1, channels=4)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["float32", "lstm_without_cudnn"]
+    for _, backend, speed, share, memory, loss in rows:
+        assert backend.startswith("Keras ")
+        assert backend.endswith("tensorflow on the CPU")
+        assert float(speed.replace(",", "")) > 0
+        assert re.fullmatch(r"\d+% of \d+\.\d TFLOP/s", share)
+        assert memory == "—"  # of a GPU
+        assert 0 < float(loss) < 10
+    assert "failed: " in gpu.run(names=["float32"], side="wide")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_steps_are_measured_on_other_backends(backend, monkeypatch):
+    pytest.importorskip(backend, reason=f"needs {backend}")
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    table = gpu.run(names=["float32", "bfloat16"], side=16, batch=4, steps=1, channels=4)
+    assert table.count(f", {backend} on the CPU") == 2

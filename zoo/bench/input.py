@@ -19,7 +19,7 @@ from zoo import _registry
 
 NAMES = ["png", "jpeg"]
 TITLES = {"png": "PNG, scenes of 64 x 64", "jpeg": "JPEG, 256 x 256"}
-ROWS, BATCH, ROUNDS, WORKERS = 2048, 64, 5, 2
+ROWS, BATCH, ROUNDS, WORKERS = 4096, 64, 5, 2
 
 
 def run(out="bench/input", names=None, seed=0):
@@ -52,7 +52,7 @@ def measure(folder, name, seed=0, rows=ROWS, rounds=ROUNDS):
 
     write_rows(folder, name, seed, rows)
     config = _registry.configure("autoencoder", "base")
-    split, kept = (data.open(str(folder)).split("train") for _ in range(2))
+    split, kept = (data.checked(data.open(str(folder)).train, config.modalities, []) for _ in range(2))
     preprocessor = _registry.make_preprocessor(_registry.module("autoencoder"), config)
     data.adapt(preprocessor, split, config.vocabulary_size)
     words = preprocessor.reader("text").vocabulary
