@@ -11,7 +11,7 @@ from running import running
 import zoo
 from zoo import bench
 from zoo._cli import main
-from zoo.bench import _load, answers, fusions, gpu, quality, search, serving, train
+from zoo.bench import _load, answers, fusions, gpu, quality, scaling, search, serving, train
 from zoo.bench import input as input_bench
 from zoo.vqa import REASONING
 
@@ -184,3 +184,18 @@ def test_steps_are_measured_on_other_backends(backend, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", backend)
     table = gpu.run(names=["float32", "bfloat16"], side=16, batch=4, steps=1, channels=4)
     assert table.count(f", {backend} on the CPU") == 2
+
+
+def test_the_exponent_is_that_of_the_upper_half():
+    assert scaling.exponent((1, 2, 4, 8), (5.0, 5.0, 12.0, 24.0)) == pytest.approx(1.0)
+    assert scaling.exponent((1, 2, 4), (1.0, 3.0, 12.0)) == pytest.approx(np.log2(12) / 2)
+
+
+@pytest.mark.slow
+def test_steps_of_several_sizes_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "AXES", {"batch": (4, 8), "replicas": (1, 2)})
+    monkeypatch.setattr(scaling, "USUAL", {"batch": 8, "length": 4, "width": 4, "replicas": 1})
+    table = scaling.run(tmp_path, ["batch", "replicas"])
+    assert len(table.splitlines()) == 4
+    assert len(json.loads((tmp_path / "scaling.json").read_text())) == 4
+    assert (tmp_path / "scaling.png").stat().st_size > 5000
