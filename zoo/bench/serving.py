@@ -105,7 +105,7 @@ def _asked(folder, model, rows=16):
     case = CASES[model]
     values = [float(i) for i in range(rows)]
     if case.input == "image":
-        values = list(data.load("scenes").test.cells("image")[:rows])
+        values = list(data.open("scenes").test.cells("image")[:rows])
     version = max((folder / model).iterdir(), key=lambda path: int(path.name))
     servable = Servable(model, int(version.name), version)
     answers, times = [], []
