@@ -150,7 +150,7 @@ def _checker(answers):
 
 
 def _same(expected, found):
-    if isinstance(expected, str):
+    if np.asarray(expected).dtype.kind == "U":
         return expected == found
     return np.shape(expected) == np.shape(found) and np.allclose(expected, found, rtol=1e-4, atol=1e-5)
 
