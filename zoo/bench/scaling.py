@@ -21,8 +21,8 @@ AXES = {
     "replicas": (1, 2, 4),
 }
 TITLES = {
-    "batch": "rows a step", "length": "words a text", "width": "channels of the first stage, words in proportion",
-    "replicas": "replicas on two cores, 64 rows in all",
+    "batch": "rows a step", "length": "words a text", "width": "channels of the first stage, text in proportion",
+    "replicas": "replicas on two cores, of 64 rows",
 }  # fmt: skip
 NAMES = list(AXES)
 USUAL, STEPS = {"batch": 64, "length": 24, "width": 32, "replicas": 1}, 6
@@ -105,13 +105,13 @@ def _draw(found, names, path):
 
     from mmkeras.runs import replaced
 
-    figure = Figure(figsize=(3.4 * len(names), 3.2), layout="constrained")
-    for i, name in enumerate(names):
-        axes = figure.add_subplot(1, len(names), i + 1)
+    figure = Figure(figsize=(3.2 * len(names), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
         axes.loglog(AXES[name], [found[f"{name}={value}"] for value in AXES[name]], marker="o", base=2)
         axes.set_xlabel(TITLES[name], fontsize=8)
-        axes.set_ylabel("seconds a step" if i == 0 else "")
         axes.grid(True, which="both", alpha=0.3)
+    panels[0].set_ylabel("seconds a step")
     with replaced(path) as beside:
         figure.savefig(beside, dpi=100)
 

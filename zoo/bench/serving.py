@@ -124,6 +124,8 @@ def _asked(folder, model, rows=16):
 def _plain(value):
     if isinstance(value, bytes):
         return value.decode()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
     return _plain(value.tolist()) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
