@@ -115,6 +115,15 @@ def test_clients_notice_what_is_slow_wrong_or_refused(tmp_path):
         assert load.seconds >= 0.38  # at its rate, not faster
 
 
+def test_answers_of_servers_are_compared_by_value():
+    texts = serving._plain(np.array([b"a cat", b"a dog"], object))
+    assert serving._same(texts, ["a cat", "a dog"])
+    assert not serving._same(texts, ["a cat", "a cow"])
+    assert serving._same(serving._plain(np.array([0.1, 0.2], "float32")), [0.1, 0.2])
+    assert not serving._same([0.1, 0.2], [0.1, 0.3])
+    assert not serving._same([0.1, 0.2], [0.1])
+
+
 def test_the_table_of_servers_tells_each_load_and_what_was_tried():
     figures = {"requests_per_second": 1234.5, "p50": 0.5, "p99": 2.0, "errors": 0, "wrong": 1}
     one = {"tried": {"alone": figures}, "best": "alone", "closed": {"1": figures}, "open": figures, "megabytes": 300.0}
