@@ -8,8 +8,8 @@ from keras import ops
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` (Ioffe 2015), the same numbers to rounding.
 
-    Keras goes over the features some ten times, TensorFlow's kernel, which is three times as fast, is taken where it
-    can be: in training, for feature maps `(batch, height, width, channels)` of float32 or less without a mask, and
+    Keras goes over the features some ten times; TensorFlow's kernel, up to three times as fast, is taken where it can
+    be: in training, for feature maps `(batch, height, width, channels)` of float32 or less without a mask, and
     where no statistics are shared among replicas.
 
     Example:

@@ -109,10 +109,7 @@ class TextEncoder(nn.Module):
             )
 
     def both(self, x, mask):
-        """Padding comes last: one LSTM needs no mask, the other reads each text from its own end.
-
-        It takes half the time of packed sequences.
-        """
+        """Padding comes last: one LSTM needs no mask, the other reads each text from its own end."""
         places = torch.arange(x.shape[1])
         order = mask.sum(1, keepdim=True) - 1 - places
         order = torch.where(order >= 0, order, places)[..., None]
@@ -405,14 +402,14 @@ def load(network, weights):
     A layer that has a name of its own is found by it; those that Keras has numbered come in the order in which they
     were made, in which the modules here are made as well.
     """
-    by_name = {}
-    for path in sorted({path.rpartition("/")[0] for path in weights}, key=_number):
-        by_name.setdefault(_name(path), []).append(path)
     if isinstance(network, ConditionalGAN):
         for part in ("generator", "discriminator"):
             load(getattr(network, part), {p.partition(":")[2]: w for p, w in weights.items() if p.startswith(part)})
         network.discriminator.normalize()
         return
+    by_name = {}
+    for path in sorted({path.rpartition("/")[0] for path in weights}, key=_number):
+        by_name.setdefault(_name(path), []).append(path)
     for name, module in network.named_modules():
         if any(True for _ in module.children()) or not any(True for _ in module.parameters(recurse=False)):
             continue
