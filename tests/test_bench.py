@@ -78,8 +78,8 @@ def test_a_benchmark_names_what_it_measures(capsys):
     assert "does not measure `flim`. Did you mean `film`? It measures: stacked" in capsys.readouterr().err
     assert main(["bench", "answer"]) == 2
     assert (
-        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, faults, fusions, pointing, quality, "
-        "search, serving, start." in capsys.readouterr().err
+        "Unknown benchmark `answer`. Did you mean `answers`? There is: answers, faults, fusions, gpu, input, pointing, "
+        "quality, scaling, search, serving, start, train." in capsys.readouterr().err
     )
 
 
