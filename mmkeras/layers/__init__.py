@@ -2,7 +2,6 @@
 
 from mmkeras.layers.attention import AttentionPool, ParallelCoAttention
 from mmkeras.layers.attention_lstm import AttentionLSTM
-from mmkeras.layers.batch_norm import BatchNormalization
 from mmkeras.layers.embedding import (
     AddCoordinates,
     AddPosition,
@@ -31,7 +30,6 @@ __all__ = [
     "AddSinusoids",
     "AttentionLSTM",
     "AttentionPool",
-    "BatchNormalization",
     "DecodeAudio",
     "DecodeImage",
     "DecodeVideo",

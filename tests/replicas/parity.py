@@ -15,7 +15,7 @@ import tensorflow as tf
 import zoo
 from mmkeras import data as sources
 from mmkeras import training
-from mmkeras.layers import BatchNormalization, replicas
+from mmkeras.layers import replicas
 from mmkeras.training import loop
 from zoo._run import Run
 
@@ -44,9 +44,6 @@ def precise(*arguments, **options):
 def main(jobs):
     sources.batches = precise
     Run.write_figures = lambda *_: None  # drawn from what is read as float32
-    # One replica's kernel rounds gradients by 1e-5 in float32, as much as is asked here of sharing them out: Keras'
-    # operations everywhere, to which test_layers compares the kernel.
-    BatchNormalization._in_one = lambda *_: False
     if os.environ.get("TF_CONFIG"):
         strategies = {1: training.make_strategy("multi_worker")}
     else:
