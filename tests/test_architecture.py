@@ -17,6 +17,7 @@ RAW_LAYERS = {
     "decode_audio", "decode_image", "decode_video", "encode_label", "picture_headers", "raw_presence", "traced",
     "standardize_vector", "tokenize_text",
     "replicas",  # its functions do nothing on other backends
+    "batch_norm",  # on other backends it is Keras' own
 }  # fmt: skip
 # Within `training` the model base and the objectives run on every backend.
 ANY_BACKEND = {

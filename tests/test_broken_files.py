@@ -201,7 +201,8 @@ def test_a_clip_of_too_many_pixels_is_named_by_its_row():
 def test_a_gif_is_read_up_to_its_first_frame_and_a_strip_is_padded(decode):
     clip = encoded("GIF", (40, 30), 5, duration=50)
     first = Image.open(io.BytesIO(clip)).convert("RGB")
-    np.testing.assert_array_equal(DecodeImage((30, 40))(tf.constant([clip]))[0], np.asarray(first, "float32") / 255)
+    expected = np.asarray(first, "float32") * np.float32(1 / 255)
+    np.testing.assert_array_equal(DecodeImage((30, 40))(tf.constant([clip]))[0], expected)
     strip = DecodeImage((8, 8), resize="pad")(tf.constant([flat_png("RGB", 1), encoded("PNG", (200, 3))]))
     assert strip.shape == (2, 8, 8, 3)
     assert strip[1, 4:].numpy().min() == 1  # white but for one line

@@ -350,7 +350,8 @@ def test_rename_by_name_and_by_kind():
     assert renamed.kinds == {"image": "image", "text": "text", "kind": "other"}
     assert renamed.cells("image") == ["p"]
     declared = split.rename({"photo": "image", "title": "text", "kind": "label"})
-    assert declared.kinds == {"photo": "image", "title": "text", "label": "label"}
+    assert declared.kinds == {"photo": "image", "title": "text", "kind": "label", "label": "label"}
+    assert declared.cells("kind") == ["k"]
     assert declared.cells("label") == ["k"]
     assert split.kinds == {"photo": "other", "title": "other", "kind": "other"}
 

@@ -184,6 +184,21 @@ def decoded(data, size=(6, 8), **options):
     return layers.DecodeImage(size, **options)(tf.constant([data])).numpy()[0]
 
 
+@pytest.mark.parametrize(("sides", "resize", "ratio"), [
+    ((31, 31), "stretch", 1), ((32, 32), "stretch", 2), ((63, 200), "stretch", 2), ((64, 64), "stretch", 4),
+    ((500, 128), "stretch", 8), ((128, 32), "pad", 8), ((128, 32), "crop", 2),
+])  # fmt: skip
+def test_a_large_jpeg_is_decoded_to_twice_the_size_at_least(sides, resize, ratio):
+    smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2, 2, 3), "uint8")).resize(sides[::-1])
+    jpeg = encoded(smooth, "JPEG", quality=95)
+    found = decoded(jpeg, (8, 8), resize=resize)
+    layer = layers.DecodeImage((8, 8), resize=resize)
+    np.testing.assert_array_equal(found, layer.fitted(tf.io.decode_jpeg(jpeg, channels=3, ratio=ratio)))
+    whole = layer.fitted(tf.io.decode_jpeg(jpeg, channels=3)).numpy()
+    assert np.abs(found - whole).mean() < 0.01
+    assert (np.abs(found - whole).max() == 0) == (ratio == 1)
+
+
 def pixels_of(data):
     """What Pillow reads, in 0..1, transparency over white."""
     image = Image.open(io.BytesIO(data)).convert("RGBA")
@@ -482,3 +497,79 @@ def test_wrong_settings_are_refused(make, message):
 def test_a_name_that_is_no_layer_is_answered_with_the_list():
     with pytest.raises(AttributeError, match=r"no attribute 'Tokenise'. It has: AddCoordinates, .*TokenizeText"):
         _ = layers.Tokenise
+
+
+def through(layer, x, dy):
+    """`[y, dx, gradients of its weights]` of a layer in training."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    return [y, *tape.gradient(y, [x, *(weight.value for weight in layer.trainable_weights)], output_gradients=dy)]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("shape", [(9, 3), (6, 5, 3), (6, 5, 4, 3), (6, 2, 5, 4, 3)])
+def test_batch_norm_is_that_of_keras(shape, dtype, affine):
+    options = {"momentum": 0.8, "scale": affine, "center": affine, "dtype": dtype}
+    random = np.random.default_rng(0)
+    x, dy = (tf.constant(random.normal(1.0, 3.0, shape), "float64" if dtype == "float64" else "float32") for _ in "xy")
+    found = []
+    for layer in (keras.layers.BatchNormalization(**options), layers.BatchNormalization(**options)):
+        layer.build(x.shape)
+        layer.set_weights([np.linspace(0.5, 1.5, 3) * (i + 1) for i in range(len(layer.weights))])
+        found.append([*through(layer, x, tf.cast(dy, layer.compute_dtype)), *layer.weights, layer(x, training=False)])
+    for ours, expected in zip(*found[::-1], strict=True):
+        expected = np.asarray(expected, "float64")
+        scale = np.abs(expected).max()
+        atol = {"float64": 1e-14, "float32": 2e-6, "mixed_bfloat16": 1e-2}[dtype]
+        np.testing.assert_allclose(np.asarray(ours, "float64") / scale, expected / scale, atol=atol)
+
+
+def test_batch_norm_rounds_less_than_that_of_keras():
+    random = np.random.default_rng(0)
+    x, dy = random.gamma(1.0, 2.0, (32, 24, 24, 8)).astype("f"), random.normal(0.1, 1.0, (32, 24, 24, 8)).astype("f")
+    exact = through(
+        keras.layers.BatchNormalization(dtype="float64"), tf.constant(x, "float64"), tf.constant(dy, "float64")
+    )
+    apart = []
+    for layer in (keras.layers.BatchNormalization(), layers.BatchNormalization()):
+        found = through(layer, tf.constant(x), tf.constant(dy))
+        apart.append(
+            [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, map(np.asarray, exact), strict=True)]
+        )
+    assert max(apart[1]) < 2e-6 < max(apart[0])
+
+
+def test_batch_norms_second_gradient_is_that_of_keras():
+    x = tf.constant(np.random.default_rng(0).normal(1.0, 3.0, (6, 5, 4, 3)))
+    found = []
+    for layer in (keras.layers.BatchNormalization(dtype="float64"), layers.BatchNormalization(dtype="float64")):
+        layer.build(x.shape)
+
+        @tf.function(autograph=False)
+        def second(x, layer=layer):
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    loss = tf.reduce_sum(layer(x, training=True) ** 3)
+                first = inner.gradient(loss, [x, layer.gamma.value])
+                whole = tf.reduce_sum(first[0] ** 2) + tf.reduce_sum(first[1] ** 2)
+            return outer.gradient(whole, [x, layer.gamma.value, layer.beta.value])
+
+        found.append(second(x))
+    for ours, expected in zip(*found[::-1], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+        assert np.abs(expected).max() > 0.1
+
+
+def test_batch_norm_with_a_mask_is_that_of_keras_and_is_saved(tmp_path):
+    x, mask = tf.constant(np.arange(24.0).reshape(2, 4, 3), "float32"), tf.constant([[True] * 4, [True, False] * 2])
+    masked = [
+        kind()(x, training=True, mask=mask) for kind in (layers.BatchNormalization, keras.layers.BatchNormalization)
+    ]
+    np.testing.assert_array_equal(*masked)
+    inputs = keras.Input((4, 3))
+    keras.Model(inputs, layers.BatchNormalization(name="norm")(inputs)).save(tmp_path / "model.keras")
+    assert type(keras.saving.load_model(tmp_path / "model.keras").get_layer("norm")) is layers.BatchNormalization

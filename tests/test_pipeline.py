@@ -4,6 +4,8 @@ import io
 import json
 import pathlib
 import struct
+import subprocess
+import sys
 import time
 import zlib
 
@@ -596,6 +598,42 @@ def through(split, prepared):
         return list(batches(split, prepared, 2))
 
 
+def test_the_graph_that_reads_is_traced_once_for_all_passes(monkeypatch):
+    monkeypatch.setattr(pipeline_module, "CACHE_BYTES", 0)
+    split, prepared = data.open("scenes:40").train, preprocessor(label=False)
+    adapt(prepared, split)
+    for epoch in range(3):
+        sizes = [len(x["text"]) for (x,) in batches(split, prepared, 7, epoch=epoch, training=True)]
+        assert len(set(sizes)) == 2  # one is uneven
+    assert prepared.graph.experimental_get_tracing_count() == 1
+
+
+ENDS = """
+import sys
+from mmkeras import data
+from mmkeras.data import pipeline
+import zoo
+
+pipeline.CACHE_BYTES = 0
+split, prepared = data.open("scenes:200").train, zoo.preprocessor("autoencoder", "tiny")
+data.adapt(prepared, split)
+left = [iter(data.batches(split, prepared, 2, epoch=0)) for _ in range(3)]
+for batches in left:
+    next(batches)
+print("batches are left")
+if sys.argv[1] == "fault":
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize("how", ["end", "fault"])
+def test_a_process_ends_while_batches_are_prepared(how):
+    done = subprocess.run([sys.executable, "-c", ENDS, how], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "batches are left\n"
+    assert (done.returncode == 0) == (how == "end")
+    assert ("KeyboardInterrupt" in done.stderr) == (how == "fault")
+
+
 def test_column_that_does_not_exist(folder):
     split = opened(folder, GOOD)
     message = fault(checked, split, {"image": "image", "txt": "text"})
@@ -684,7 +722,7 @@ def test_bad_tags(folder, tags, reason):
 def test_unseen_tag(folder):
     split = opened(folder, [{"text": "a", "tags": ["x"]}, {"text": "b", "tags": ["x", "new"]}])
     message = fault(checked, split, {"text": "text"}, ("tags",), known={"tags": ["x"]})
-    assert "row 2: the tags 'new' does not occur" in message
+    assert "row 2: the tag 'new' does not occur" in message
 
 
 def test_two_pictures_a_row_are_both_looked_at(folder):

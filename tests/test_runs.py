@@ -609,3 +609,13 @@ def test_drawings_are_measured_by_a_classifier_and_a_retriever(classifier, retri
     copied = gan.evaluate("test", classifier=judge, retriever=retriever)
     assert copied["over the classifier"]["fid"] == pytest.approx(0, abs=1e-3)
     assert copied["over the retriever"]["r_precision"] == over_retriever["r_precision_real"]
+
+
+def test_a_column_that_gets_a_new_name_is_not_declared_a_modality(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"photo": "p", "text": "t"}\n')
+    source = data.open(tmp_path / "a.jsonl")
+    assert _train._with_columns({}, {"remark": "text"}, source) == {}
+    assert _train._with_columns({}, {"photo": "image"}, source) == {"modalities": {"photo": "image"}}
+    assert _train._with_columns({"modalities": {"x": "text"}}, {"photo": "image"}, source) == {
+        "modalities": {"x": "text"}
+    }

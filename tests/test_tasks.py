@@ -187,6 +187,13 @@ def test_answers_that_cannot_be_used_are_told(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("name", "options"), [("sentiment", {"task": "classification"}), ("transformer", {})])
+def test_a_model_of_one_modality_is_evaluated(tmp_path, name, options):
+    options = {"preset": "tiny", "epochs": 1, "verbose": 0, "modalities": {"image": "image"}, **options}
+    run = zoo.train(name, "scenes:60", out=tmp_path / "run", **options)
+    assert set(run.evaluate("test")) == {"image", "majority label"}
+
+
 # One transformer for several tasks
 
 

@@ -25,6 +25,10 @@ def main(arguments=None):
     try:
         options = _parse(arguments)
         code = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `zoo list | head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is told so once more at exit
+        return 0
     except KeyboardInterrupt as stop:
         print(f"zoo: {stop or 'stopped'}", file=sys.stderr)
         return getattr(stop, "code", 130)

@@ -73,7 +73,7 @@ class Inputs(Config):
                     f"Invalid kind of the modality `{name}`. Expected image, text, vector, audio or video. "
                     f"Received: {kind!r}."
                 )
-            if name in ("presence", "label", "noise"):
+            if name in ("presence", "label"):
                 raise ValueError(f"A modality cannot be called `{name}`: that name has a meaning of its own.")
             if kind == "vector" and self.vector_dim.get(name, 1) < 1:
                 raise ValueError(

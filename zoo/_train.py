@@ -77,10 +77,12 @@ def train(
         run = _resumed(folder, name, hyperparameters, mixed_precision, chief)
         train_split, validation = (usable(run, run.source.split(split)) for split in ("train", "validation"))
     else:
-        config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns))
+        source = sources.open(data, skip_bad=skip_bad)
+        config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns, source))
         run = Run(folder.path, name, config, preset, seed, skip_bad, deterministic)
         run.warm_start = None if warm_start is None else str(warm_start)
         run.data, run.columns, run.mixed_precision = str(data), dict(columns or {}), mixed_precision
+        run.source = run.prepared(source.rename(columns))
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
     run.replicas, run.data_service = training.pieces(strategy), data_service
@@ -119,11 +121,10 @@ def _check_options(data, resume, overwrite, warm_start, jit, steps_per_execution
         raise ValueError(f"Expected --steps-per-execution of at least 1. Received: {steps_per_execution}.")
 
 
-def _with_columns(hyperparameters, columns):
+def _with_columns(hyperparameters, columns, source):
     """Modalities declared by `--columns photo=image` are the model's, unless it was told others."""
-    declared = {
-        c: kind for c, kind in (columns or {}).items() if kind in sources.MODALITIES and c not in sources.MODALITIES
-    }
+    there = set(source.split("train").kinds) - set(sources.MODALITIES)  # else it is the new name of a column
+    declared = {c: kind for c, kind in (columns or {}).items() if kind in sources.MODALITIES and c in there}
     if declared and "modalities" not in hyperparameters:
         return {**hyperparameters, "modalities": declared}
     return hyperparameters

@@ -37,6 +37,8 @@ class Config(_inputs.Inputs):
         super().__post_init__()
         if sorted(self.modalities.values()) != ["image", "text"]:
             raise ValueError(f"Expected one image and one text. Received: modalities={self.modalities}.")
+        if "noise" in self.modalities:
+            raise ValueError("The text cannot be called `noise`: so the generator calls what it draws from.")
 
     @property
     def condition(self):

@@ -193,7 +193,7 @@ def evaluate(run, split):
     said, true = {}, []
     for x, y in run.batches(split):
         true.append(y["polarity"].numpy())
-        for given in (tuple(names), *((name,) for name in names)):
+        for given in dict.fromkeys([tuple(names), *((name,) for name in names)]):
             mask = np.array([name in given for name in names], "float32")
             outputs = run.outputs({**x, "presence": x["presence"] * mask})
             said.setdefault(given, []).append(outputs["polarity"].numpy())
@@ -225,12 +225,14 @@ def figures(run, split, num_rows=8):
     parts = {name: value.numpy() for name, value in contributions(run.config, run.outputs, x).items()}
     moved = [[f"{name} {parts[name][i]:+.2f}" for name in run.config.names] for i in range(len(rows))]
     answers = sum(parts.values())
-    what = "polarity" if run.config.task == "regression" else "probability"
+    cells = rows.cells(run.config.target)
+    if run.config.task == "regression":
+        what, cells = "polarity", [f"{float(cell):+.2f}" for cell in cells]
+    else:
+        what = "probability"
     columns = {
         "input": run.show(x),
-        f"{what} (true label)": [
-            [f"{answer:+.2f} ({cell})"] for answer, cell in zip(answers, rows.cells(run.config.target), strict=True)
-        ],
+        f"{what} (true label)": [[f"{answer:+.2f} ({cell})"] for answer, cell in zip(answers, cells, strict=True)],
         "moved by": [[", ".join(lines)] for lines in moved],
     }
     return {"contributions": plots.table(columns)}

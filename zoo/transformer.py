@@ -156,7 +156,7 @@ def evaluate(run, split):
     logits, labels = {}, []
     for x, y in run.batches(split):
         labels.append(y[target].numpy())
-        for given in (tuple(names), *((name,) for name in names)):
+        for given in dict.fromkeys([tuple(names), *((name,) for name in names)]):
             mask = np.array([name in given for name in names], "float32")
             outputs = run.outputs({**x, "presence": x["presence"] * mask})
             logits.setdefault(given, []).append(outputs[target].numpy())

@@ -140,12 +140,14 @@ def _film(config, places, words, grid):
     import keras
     from keras import ops
 
+    from mmkeras import layers
+
     question = _question_vector(config, words)
     x = keras.layers.Reshape((*grid, config.width), name="map")(places)
     for block in range(config.num_layers):
         x = keras.layers.Conv2D(config.width, 1, activation="relu", name=f"block_{block}_first")(x)
         y = keras.layers.Conv2D(config.width, 3, padding="same", use_bias=False, name=f"block_{block}_second")(x)
-        y = keras.layers.BatchNormalization(momentum=0.9, scale=False, center=False, name=f"block_{block}_norm")(y)
+        y = layers.BatchNormalization(momentum=0.9, scale=False, center=False, name=f"block_{block}_norm")(y)
         film = keras.layers.Dense(2 * config.width, name=f"block_{block}_film")(question)
         gamma, beta = ops.split(film[:, None, None], 2, axis=-1)
         x = x + ops.relu((1 + gamma) * y + beta)

@@ -66,7 +66,8 @@ def _check_row(row, modalities, targets, known):
         if target in known:
             unseen = [label for label in labels if label not in known[target]]
             if unseen:
-                raise ValueError(f"the {target} {unseen[0]!r} does not occur in the training split")
+                what = "tag" if target == "tags" else target
+                raise ValueError(f"the {what} {unseen[0]!r} does not occur in the training split")
 
 
 def _check_widths(plain, modalities, reasons):

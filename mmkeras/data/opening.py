@@ -18,8 +18,8 @@ def open(name, columns=None, skip_bad=False):
             `tfds:NAME`; `coco:captions_train2014.json`; `flickr30k:results.token`; `A+B`, two of them joined by a
             seeded order, or `A+B@COLUMN`, by equal values of a column; `halves:A`, the left and right half of
             every picture of A.
-        columns: `{"photo": "image", "kind": "label"}` says of what kind a column is; `{"image": "photo"}` gives
-            the column `photo` the name `image`.
+        columns: `{"photo": "image", "kind": "label"}` says of what kind a column is (labels and tags are also
+            called so from then on); `{"image": "photo"}` gives the column `photo` the name `image`.
         skip_bad: whether rows that cannot be read are left out instead of being an error.
 
     Returns:

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmkeras.data.check import FAULTS, frame_paths
+from mmkeras.data.kept_graph import kept
 from mmkeras.data.service import by_workers
 from mmkeras.data.source import ENCODED, DataError
 from mmkeras.data.stored import contents, is_slice, missing, read_file, read_slice
@@ -151,8 +152,9 @@ def batches(
 
     @tf.autograph.experimental.do_not_convert
     def load(indices, draw):
-        if arrays is None:
-            data = preprocessor.graph(fetch(indices, draw))
+        if arrays is None:  # Python cannot be sent to other processes
+            raw = fetch(indices, draw)
+            data = preprocessor.graph(raw) if service else kept(preprocessor.graph, raw)
         else:
             data = tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
         if training and preprocessor.augment:
@@ -232,7 +234,7 @@ def _cached(split, preprocessor, batch_size):
         return None
     fetch = _raw_fetcher(split, preprocessor, training=False)
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
-    read = tf.autograph.experimental.do_not_convert(lambda i: preprocessor.graph(fetch(i, (0, 0))))
+    read = tf.autograph.experimental.do_not_convert(lambda i: kept(preprocessor.graph, fetch(i, (0, 0))))
     dataset = _in_parallel(rows, read)
     arrays, done = None, 0
     with naming_rows(split, preprocessor):

@@ -90,18 +90,20 @@ class Split:
 
     def rename(self, columns):
         """The split with columns renamed and declared, see `mmkeras.data.open`."""
-        names, kinds = dict.fromkeys(self._columns), dict(self.kinds)
+        names, kinds, targets = dict.fromkeys(self._columns), dict(self.kinds), {}
         for left, right in (columns or {}).items():
             if right in self._columns and (left in KINDS or left not in self._columns or right not in KINDS):
                 names[right] = left  # image=photo: that column is called so from now on
                 kinds[right] = left if left in KINDS else kinds[right]
             elif left in self._columns and right in KINDS:  # photo=image: this column is of that kind
-                names[left] = right if right in TARGETS else left
+                names[left] = left
                 kinds[left] = right
+                if right in TARGETS:  # kind=label: and is called so, too, as most models call their target
+                    targets[right] = left
             else:
                 self.cells(left if right in KINDS else right)
         taken = {new for new in names.values() if new}
-        renamed = {new or old: old for old, new in names.items() if new or old not in taken}
+        renamed = {new or old: old for old, new in names.items() if new or old not in taken} | targets
 
         def pick(column):
             return lambda: self.cells(column)

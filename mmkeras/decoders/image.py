@@ -5,6 +5,8 @@ import math
 import keras
 from keras import layers
 
+from mmkeras.layers import BatchNormalization
+
 
 def image_decoder(latent_size, shape, network="cnn", width=32, name="image_decoder"):
     """A latent `(batch, latent_size)` to pixels `(batch, *shape)` in 0..1.
@@ -55,4 +57,4 @@ IMAGE_DECODERS = {"cnn": cnn, "flat": flat}
 
 
 def _normalized(x):
-    return layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x))
+    return layers.Activation("relu")(BatchNormalization(momentum=0.9)(x))

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from mmkeras.layers import AddPosition, TransformerBlock, patch_side
+from mmkeras.layers import AddPosition, BatchNormalization, TransformerBlock, patch_side
 from mmkeras.layers.transformer import heads_of
 
 # Keras' default momentum of 0.99 leaves the averages of batch norm far behind on small data: evaluation stands at
@@ -124,7 +124,7 @@ IMAGE_ENCODERS = {"cnn": cnn, "resnet": resnet, "flat": flat, "vit": vit, "mixer
 def conv(x, channels, strides=1, size=3, activation="relu"):
     # No bias: batch norm would take it out again.
     x = layers.Conv2D(channels, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
+    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
     return layers.Activation(activation)(x) if activation else x
 
 

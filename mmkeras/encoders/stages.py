@@ -4,7 +4,7 @@ from keras import layers
 
 from mmkeras.encoders.image import BATCH_NORM_MOMENTUM, conv
 from mmkeras.encoders.text import TEXT_ENCODERS
-from mmkeras.layers import TokenEmbedding
+from mmkeras.layers import BatchNormalization, TokenEmbedding
 
 NUM_STAGES = 3
 
@@ -46,6 +46,6 @@ def _stage(kind, x, i, width, vocabulary_size, network, name):
     if kind == "video":
         strides = (2 if x.shape[1] > 2 else 1, 2, 2)
         x = layers.Conv3D(channels, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-        return layers.Activation("relu")(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x))
+        return layers.Activation("relu")(BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x))
     x = layers.Reshape((*x.shape[1:], 1))(x) if kind == "audio" and i == 0 else x
     return conv(x, channels, strides=2)

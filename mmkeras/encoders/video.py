@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from mmkeras.encoders.image import BATCH_NORM_MOMENTUM, cnn
+from mmkeras.layers import BatchNormalization
 
 
 def video_encoder(shape, network="cnn_lstm", width=16, dropout=0.0, name="video_encoder"):
@@ -48,7 +49,7 @@ def conv3d(x, width):
     while True:
         strides = (2 if x.shape[1] > 2 else 1, 2, 2)
         x = layers.Conv3D(channels, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-        x = layers.Activation("relu")(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x))
+        x = layers.Activation("relu")(BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x))
         if min(x.shape[2:4]) <= 4:
             return layers.Reshape((-1, x.shape[-1]), name="tokens")(x)
         channels *= 2

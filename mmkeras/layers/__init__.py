@@ -2,6 +2,7 @@
 
 from mmkeras.layers.attention import AttentionPool, ParallelCoAttention
 from mmkeras.layers.attention_lstm import AttentionLSTM
+from mmkeras.layers.batch_norm import BatchNormalization
 from mmkeras.layers.embedding import (
     AddCoordinates,
     AddPosition,
@@ -30,6 +31,7 @@ __all__ = [
     "AddSinusoids",
     "AttentionLSTM",
     "AttentionPool",
+    "BatchNormalization",
     "DecodeAudio",
     "DecodeImage",
     "DecodeVideo",
