@@ -439,6 +439,19 @@ def test_two_pictures_and_others_at_once(name):
         assert any(np.abs(changed[k] - expected[k]).max() > 1e-6 for k in expected), key
 
 
+def test_the_loss_of_a_text_is_the_mean_of_its_rows():
+    """So that replicas whose rows have other numbers of words add theirs up to the loss of the whole."""
+    model = zoo.build("cross_modal", preset="tiny", target="text")
+    random = np.random.default_rng(0)
+    ids = random.integers(1, 50, (4, 8))
+    ids[0, 2:], ids[1, 5:] = 0, 0
+    x = {"image": random.random((4, 16, 16, 3)).astype("float32")}
+    whole, *rows = (model.evaluate({"image": x["image"][at]}, {"text": ids[at]}, verbose=0)
+                    for at in (slice(4), *([i] for i in range(4))))  # fmt: skip
+    assert whole == pytest.approx(np.mean(rows), rel=1e-5)
+    assert np.ptp(rows) > 0.01
+
+
 @pytest.mark.parametrize(
     ("modalities", "target"),
     [({"a": "image", "b": "image"}, "b"), ({"a": "vector", "b": "image"}, "b"), ({"a": "image", "b": "vector"}, "b")],

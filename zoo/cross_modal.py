@@ -75,9 +75,11 @@ def objective(config):
     """Pixel MSE or cross-entropy, token cross-entropy with padding left out, or MSE of the rest."""
     import keras
 
+    from mmkeras import losses
+
     kind = config.modalities[config.target]
     if kind == "text":
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
+        loss = losses.token_cross_entropy  # a number a row: of several replicas each computes those of its rows
     else:
         use_bce = kind == "image" and config.image_loss == "bce"
         loss = keras.losses.BinaryCrossentropy() if use_bce else keras.losses.MeanSquaredError()

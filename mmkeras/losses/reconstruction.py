@@ -31,6 +31,7 @@ def token_nll(ids, logits, label_smoothing=0.0):
     return ops.sum(ops.where(ops.not_equal(ids, 0), loss, ops.zeros_like(loss)), axis=-1)
 
 
+@keras.saving.register_keras_serializable(package="mmkeras")
 def token_cross_entropy(ids, logits, label_smoothing=0.0):
     """`token_nll` a token: ids `(batch, length)`, logits `(batch, length, ids)`.
 
