@@ -34,6 +34,29 @@ def softplus(x):
     return np.log1p(np.exp(-abs(x))) + max(x, 0)
 
 
+def test_clip_by_rows_is_clip():
+    """Its value and its gradients, where some rows do not take part and the last rows are fewer."""
+    _, positive, valid = batch(0)
+    random = np.random.default_rng(0)
+    given = [
+        tf.constant(random.normal(size=(7, 4))),
+        tf.constant(random.normal(size=(7, 4))),
+        tf.constant(SCALE, "double"),
+    ]
+    found = []
+    for loss in (
+        lambda a, b, scale: losses.clip(a @ tf.transpose(b), positive, valid, scale, BIAS),
+        lambda a, b, scale: losses.clip_by_rows(a, b, tf.constant(positive), tf.constant(valid), scale, 3),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            value = 2 * loss(*given)
+        found.append([value, *tape.gradient(value, given)])
+    for ours, expected in zip(*found[::-1], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+        assert np.abs(expected).max() > 0.01
+
+
 def clip_by_loop(s, positive, valid):
     rows = np.flatnonzero(valid)
     total = 0.0

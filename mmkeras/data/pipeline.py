@@ -165,9 +165,9 @@ def batches(
         numbered = tf.autograph.experimental.do_not_convert(lambda rows, draw: (draw[1], load(rows, draw)))
         return by_workers(_in_parallel(parts, numbered), numbers, service)
     dataset = _in_parallel(parts, load)
-    if piece < batch_size:
+    if piece < batch_size:  # no second batch of that size waits in memory: its steps take much longer than reading it
         steps = -(-len(order) // batch_size) - first_step
-        return dataset.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(1)
+        return dataset.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(2)
 
 

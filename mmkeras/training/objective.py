@@ -109,9 +109,10 @@ class Contrastive(Term):
         label: target by which rows may be equal, or None.
         options: further arguments of the loss, such as the margin.
         outputs: names of the two embeddings; `<name>_embedding` of the pair if None.
+        rows: of the loss `clip`, how many rows are compared with all others at a time, to save memory; 0 for all.
     """
 
-    def __init__(self, name, pair, loss="clip", texts=(), label=None, options=None, weight=1.0, outputs=None):
+    def __init__(self, name, pair, loss="clip", texts=(), label=None, options=None, weight=1.0, outputs=None, rows=0):
         super().__init__(name, weight)
         self.pair = list(pair)
         self.outputs = list(outputs or (f"{name}_embedding" for name in pair))
@@ -119,6 +120,7 @@ class Contrastive(Term):
         self.texts = list(texts)
         self.label = label
         self.options = dict(options or {})
+        self.rows = rows
 
     def __call__(self, inputs, targets, outputs, present):
         share = replicas.share(ops.shape(outputs[self.outputs[0]])[0])
@@ -135,6 +137,8 @@ class Contrastive(Term):
             pairs = (self.pair, self.pair[::-1])
             queued = [replicas.gathered(outputs[f"{first}_{second}_queued"]) for first, second in pairs]
             options = {**options, "queued": queued}
+        elif self.loss == "clip" and self.rows:
+            return share * losses.clip_by_rows(a, b, positive, valid, scale[0], self.rows)
         return share * loss(ops.matmul(a, ops.transpose(b)), positive, valid, scale[0], scale[1], **options)
 
     def _positive(self, inputs, targets, present, batch):
