@@ -85,13 +85,13 @@ def _torch(folder, asked, batches, implementation):
     """A plain loop: eager, or with what gives the loss compiled."""
     import torch
 
-    from zoo.bench import _torch_models
+    from zoo.bench import _torch_models, _torch_weights
 
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count())
     network = _torch_models.MODELS[asked["model"]](types.SimpleNamespace(**asked["hyperparameters"]))
     with np.load(folder / "weights.npz") as file:
-        _torch_models.load(network, dict(file))
+        _torch_weights.load(network, dict(file))
     network = network.to(memory_format=torch.channels_last)
     rows = [_torch_models.batch({n: array[i] for n, array in batches.items()}) for i in range(len(batches["text"]))]
     with torch.no_grad():
