@@ -202,7 +202,7 @@ def test_label_that_is_not_told_is_empty():
 def test_another_set_has_its_own_columns(written):
     source = data.open("tfds:coco/2017", columns={"objects/label": "tags", "text": "image/filename"})
     split = source.train
-    kinds = {"image": "image", "text": "text", "tags": "tags"}
+    kinds = {"image": "image", "text": "text", "objects/label": "tags", "tags": "tags"}  # a target by both names
     assert {column: kind for column, kind in split.kinds.items() if kind != "other"} == kinds
     assert "objects/bbox" not in split.kinds
     rows = [int(split.where(i).split("row ")[1]) - 1 for i in range(len(split))]
