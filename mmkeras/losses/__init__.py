@@ -13,7 +13,7 @@ from mmkeras.losses.alignment import (
     vicreg,
 )
 from mmkeras.losses.classification import Distillation, LabelCrossentropy, TagsCrossentropy
-from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, clip_by_rows, siglip, supcon, triplet
+from mmkeras.losses.contrastive import CONTRASTIVE_LOSSES, clip, siglip, supcon, triplet
 from mmkeras.losses.domain import DOMAIN_LOSSES, coral, mmd
 from mmkeras.losses.episodic import EPISODIC_LOGITS, matching, prototypical
 from mmkeras.losses.reconstruction import (
@@ -38,7 +38,6 @@ __all__ = [
     "canonical_correlations",
     "cca",
     "clip",
-    "clip_by_rows",
     "coral",
     "correlation",
     "gaussian_kl",

@@ -26,45 +26,6 @@ def clip(similarity, positive, valid, scale, bias, queued=(None, None)):
     return (across + down) / 2
 
 
-def clip_by_rows(a, b, positive, valid, scale, rows):
-    """`clip` of unit vectors `(batch, dim)`, some rows of their similarities at a time, on TensorFlow.
-
-    A large batch has no room for the whole matrix and all that is computed of it: what the gradient needs of some rows
-    is used as soon as their loss is known (as of a large vocabulary's cross-entropy, Wijmans 2024).
-
-    Args:
-        a, b: the first views and the second.
-        positive, valid, scale: as above.
-        rows: how many at a time.
-    """
-    import tensorflow as tf
-
-    count = tf.shape(a)[0]
-    share = 0.5 / tf.maximum(tf.reduce_sum(tf.cast(valid, a.dtype)), 1.0)
-
-    def loss_from(at, a, b, scale):
-        here = slice(at, at + rows)
-        across = _softmax_rows(ops.matmul(a[here], ops.transpose(b)) * scale, positive[here], valid)
-        own = ops.transpose(positive[:, here])
-        down = _softmax_rows(ops.matmul(b[here], ops.transpose(a)) * scale, own, valid)
-        return share * tf.reduce_sum(tf.where(valid[here], across + down, 0.0))
-
-    @tf.custom_gradient
-    def whole(*given):
-        def step(at, loss, slopes):
-            with tf.GradientTape() as tape:
-                tape.watch(given)
-                part = loss_from(at, *given)
-            found = tape.gradient(part, given)
-            return at + rows, loss + part, [slope + more for slope, more in zip(slopes, found, strict=True)]
-
-        start = (0, tf.zeros((), a.dtype), [tf.zeros_like(x) for x in given])
-        _, loss, slopes = tf.while_loop(lambda at, *_: at < count, step, start, parallel_iterations=1)
-        return loss, lambda upstream: [upstream * slope for slope in slopes]
-
-    return whole(a, b, scale)
-
-
 def supcon(similarity, positive, valid, scale, bias):
     """Cross-entropy of the softmax over all other views, of either modality (supervised contrast, Khosla 2020).
 
@@ -78,10 +39,11 @@ def supcon(similarity, positive, valid, scale, bias):
 
 
 def _softmax_loss(logits, positive, valid, queued=None, scale=1.0):
-    return _mean(_softmax_rows(logits, positive, valid, queued, scale), valid)
+    return _mean(softmax_rows(logits, positive, valid, queued, scale), valid)
 
 
-def _softmax_rows(logits, positive, valid, queued=None, scale=1.0):
+def softmax_rows(logits, positive, valid, queued=None, scale=1.0):
+    """The cross-entropies of `clip` before their mean, `(rows,)`, of logits and positives `(rows, batch)`."""
     logits = ops.where(valid[None, :], logits, _FAR)
     target = ops.cast(ops.logical_and(positive, valid[None, :]), logits.dtype)
     target = target / ops.maximum(ops.sum(target, axis=-1, keepdims=True), 1.0)

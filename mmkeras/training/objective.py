@@ -5,6 +5,7 @@ from keras import ops
 
 from mmkeras import losses
 from mmkeras.layers import replicas
+from mmkeras.training.by_rows import clip_by_rows
 from mmkeras.training.multi_input import MultiInput
 
 _RECONSTRUCTION = {
@@ -138,7 +139,7 @@ class Contrastive(Term):
             queued = [replicas.gathered(outputs[f"{first}_{second}_queued"]) for first, second in pairs]
             options = {**options, "queued": queued}
         elif self.loss == "clip" and self.rows:
-            return share * losses.clip_by_rows(a, b, positive, valid, scale[0], self.rows)
+            return share * clip_by_rows(a, b, positive, valid, scale[0], self.rows)
         return share * loss(ops.matmul(a, ops.transpose(b)), positive, valid, scale[0], scale[1], **options)
 
     def _positive(self, inputs, targets, present, batch):
