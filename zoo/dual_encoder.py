@@ -135,8 +135,8 @@ def objective(config):
         ]
     else:
         texts = config.of_kind("text")
-        options = {"options": options, "rows": config.chunk}
-        terms = [Contrastive(f"{a}_{b}_contrast", (a, b), config.loss, texts, label, **options) for a, b in pairs]
+        more = {"options": options, "rows": config.chunk}
+        terms = [Contrastive(f"{a}_{b}_contrast", (a, b), config.loss, texts, label, **more) for a, b in pairs]
     if config.label_weight:
         terms += [Supervised(f"{n}_label_loss", f"{n}_label", "label", config.label_weight) for n in config.names]
     return Objective(terms, config.names)

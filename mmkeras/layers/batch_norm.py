@@ -1,4 +1,4 @@
-"""Batch normalisation that rounds less than Keras' own, in half the time."""
+"""Batch normalisation that rounds less than Keras' own."""
 
 import keras
 from keras import ops
@@ -10,9 +10,9 @@ from mmkeras.layers import replicas
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` (Ioffe 2015) with a gradient written down instead of derived.
 
-    TensorFlow adds up the places of a feature map one after the other, which rounds by some 1e-5 in float32, and goes
-    over the map a dozen times. Here each row is added up first, then their sums, and the map is gone over half as
-    often. With a mask or `renorm`, another axis than the last, and on other backends, it is Keras' own.
+    TensorFlow adds up the places of a feature map one after the other, which rounds by some 1e-5 in float32. Here each
+    row is added up first, then their sums. With a mask or `renorm`, another axis than the last, and on other backends,
+    it is Keras' own.
 
     Example:
 
