@@ -138,9 +138,13 @@ def test_training_is_compared_round_by_round():
     seconds = {"keras": [0.1, 0.2, 0.1], "torch": [0.2, 0.2, 0.1], "torch.compile": [0.05, 0.1, 0.1]}
     memory = {"keras": 1234.0, "torch": 800.0, "torch.compile": 900.0}
     one = {"batch": 32, "apart": {"torch": 1e-6, "torch.compile": 2e-6}, "seconds": seconds, "megabytes": memory}
+    one |= {"operations": 4e9, "peak": 1e11}  # 0.04 s
     line = train.table({"captioner": one}).splitlines()[-1]
     ratios = "1.00 (1.00 to 2.00) | 0.50 (0.50 to 1.00)"
-    assert line == f"| `captioner` | 32 | 10.00 | 5.00 | 10.00 | {ratios} | 2e-06 | 1,234, 800, 900 |"
+    assert (
+        line
+        == f"| `captioner` | 32 | 10.00 | 5.00 | 10.00 | {ratios} | 2e-06 | 1,234, 800, 900 | 4.00 | 40%, 20%, 40% |"
+    )
 
 
 @pytest.mark.slow
@@ -152,6 +156,7 @@ def test_networks_of_pytorch_answer_as_ours(name, tmp_path, monkeypatch):
     found = train.measure(name, tmp_path, preset="tiny")
     assert max(found["apart"].values()) < 1e-4
     assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in found["seconds"].values())
+    assert 0 < found["operations"] < found["peak"] * 10
     with np.load(tmp_path / "torch.npz") as file:
         answers = {key: value + (key != "loss") * 1e-3 for key, value in file.items()}
     np.savez(tmp_path / "torch.npz", **answers)

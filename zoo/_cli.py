@@ -10,7 +10,7 @@ import sys
 import threading
 import typing
 
-from zoo import _registry, bench
+from zoo import _registry, bench, protocols
 from zoo._client import add_client, add_verify
 from zoo._config import did_you_mean, parse, type_name
 from zoo._launch import add_launch
@@ -61,6 +61,7 @@ def _parse(arguments):
     _add_data(commands)
     _add_quickstart(commands)
     _add_bench(commands)
+    _add_reproduce(commands)
     return parser.parse_args(arguments)
 
 
@@ -295,6 +296,26 @@ def _bench(options):
                 f"It measures: {', '.join(benchmark.NAMES)}."
             )
     print(benchmark.run(options.out or f"bench/{options.name}", options.only, options.seed))
+
+
+def _add_reproduce(commands):
+    command = commands.add_parser("reproduce", help="run a published protocol: " + ", ".join(protocols.names()))
+    command.add_argument("name")
+    command.add_argument("--out", default="results", help="folder of the file that it writes, NAME.json")
+    command.add_argument("--work", default="reproduced", help="folder of its runs; what is done there is kept")
+    command.add_argument("--quick", action="store_true", help="one seed, a tenth of the work, nothing in --out")
+    command.set_defaults(run=_reproduce)
+
+
+def _reproduce(options):
+    protocols.module(options.name)  # an unknown name is told at once
+    with quiet_start():
+        from zoo import _reproduce
+    result = _reproduce.reproduce(options.name, options.out, options.work, options.quick)
+    print(_reproduce.table([result]))
+    details = getattr(protocols.module(options.name), "details", None)
+    if details:
+        print(f"\n{details(result['measured'])}")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ def main(implementation, folder):
     with np.load(folder / "batches.npz") as file:
         batches = dict(file)
     ready = _keras if implementation == "keras" else _torch
-    answers, train = ready(folder, asked, batches, implementation)
+    answers, train, counted = ready(folder, asked, batches, implementation)
     np.savez(folder / f"{implementation}.npz", **answers)
-    _tell()
+    _tell(**counted)
     train()
 
 
@@ -78,7 +78,7 @@ def _keras(folder, asked, batches, implementation):
         _tell(seconds=time.perf_counter() - began[0])
 
     waiting = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
-    return answers, lambda: training.fit(model, lambda *_: dataset, 1_000_000, callbacks=[waiting], verbose=0)
+    return answers, lambda: training.fit(model, lambda *_: dataset, 1_000_000, callbacks=[waiting], verbose=0), {}
 
 
 def _torch(folder, asked, batches, implementation):
@@ -97,6 +97,7 @@ def _torch(folder, asked, batches, implementation):
     with torch.no_grad():
         answers = {name: value.numpy() for name, value in network.eval().answers(rows[0]).items()}
     network.train()
+    counted = {"operations": _operations(network, rows[0]), "peak": _peak()} if implementation == "torch" else {}
     compiled = torch.compile if implementation == "torch.compile" else lambda function: function
     parts = [(compiled(loss), *made) for loss, *made in network.parts()]
 
@@ -114,7 +115,31 @@ def _torch(folder, asked, batches, implementation):
                 network.after_step()
             _tell(seconds=time.perf_counter() - began)
 
-    return answers, train
+    return answers, train, counted
+
+
+def _operations(network, batch):
+    """Multiplications and additions of a step's matrix products and convolutions, forward and backward."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    plain = torch.backends.mkldnn.flags(enabled=False)  # whose LSTM is an operation that is not counted
+    with plain, FlopCounterMode(display=False) as counter:
+        for loss, *_ in network.parts():
+            loss(batch).backward()
+    return counter.get_total_flops()
+
+
+def _peak(size=2048):
+    """Multiplications and additions a second of a large matrix product, the most of ten."""
+    import torch
+
+    a, times = torch.rand(size, size), []
+    for _ in range(10):
+        began = time.perf_counter()
+        torch.matmul(a, a)
+        times.append(time.perf_counter() - began)
+    return 2 * size**3 / min(times)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def measure(name, folder, seed=0, **options):
         **options: of the training.
 
     Returns:
-        `{"batch": rows, "apart": {implementation: number}, "seconds": {implementation: [..]}, "megabytes": {..}}`.
+        `{"batch": rows, "apart": {implementation: number}, "seconds": {implementation: [..]}, "megabytes": {..},
+        "operations": of a step, "peak": operations a second of a large matrix product}`.
 
     Raises:
         AssertionError: if an implementation answers otherwise.
@@ -66,7 +67,8 @@ def measure(name, folder, seed=0, **options):
                 found = trainer.take()
                 seconds[how].append(found["seconds"] / STEPS)
                 memory[how] = found["megabytes"]
-    return {"batch": rows, "apart": apart, "seconds": seconds, "megabytes": memory}
+    counted = {key: asked["torch"].counted[key] for key in ("operations", "peak")}
+    return {"batch": rows, "apart": apart, "seconds": seconds, "megabytes": memory, **counted}
 
 
 def _prepare(name, folder, seed, **options):
@@ -117,7 +119,7 @@ class _Trainer:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
-        self._answer()
+        self.counted = self._answer()
         return self
 
     def __exit__(self, *_):
@@ -155,14 +157,17 @@ def table(found):
     """The Markdown table of what `measure` gave, by the names of the models."""
     titles = [
         "model", "batch", "Keras, steps a second", "PyTorch eager", "torch.compile", "over eager", "over compiled",
-        "apart", "memory, MB: Keras, eager, compiled",
+        "apart", "memory, MB: Keras, eager, compiled", "GFLOP a step", "share of peak: Keras, eager, compiled",
     ]  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, one in found.items():
         speeds = [f"{1 / statistics.median(one['seconds'][how]):.2f}" for how in IMPLEMENTATIONS]
         ratios = [_ratio(one["seconds"]["keras"], one["seconds"][how]) for how in IMPLEMENTATIONS[1:]]
         memory = ", ".join(f"{one['megabytes'][how]:,.0f}" for how in IMPLEMENTATIONS)
+        seconds = one["operations"] / one["peak"]  # that a step would take at the peak
+        shares = ", ".join(f"{seconds / statistics.median(one['seconds'][how]):.0%}" for how in IMPLEMENTATIONS)
         cells = [f"`{name}`", str(one["batch"]), *speeds, *ratios, f"{max(one['apart'].values()):.0e}", memory]
+        cells += [f"{one['operations'] / 1e9:.2f}", shares]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

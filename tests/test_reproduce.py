@@ -1,0 +1,157 @@
+"""Protocols: what they measure, how their figures are put together, and that the files shipped say what they say."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from zoo import _cli, _reproduce, protocols
+from zoo.protocols import Row, corrnet_mnist, pid_fusion
+
+
+class Protocol:
+    """A protocol of two rows."""
+
+    def __init__(self):
+        self.ROWS = {"a": Row(published="7", source="Somebody 2020", reach=3.0, aim=9.0), "b": Row(unit="nats")}
+        self.SEEDS, self.QUICK = 3, {"a": (2.0, 4.0)}
+        self.given, self.asked = [2.0, 3.0, 5.0], []
+
+    def measure(self, folder, seed, quick):
+        self.asked.append(seed)
+        value = self.given[seed]
+        if isinstance(value, Exception):
+            raise value
+        return {"values": {"a": value, "b": 1.5}, "parameters": {"net": 12}, "test_read": "2026-01-01T00:00:00"}
+
+
+@pytest.fixture
+def protocol(monkeypatch):
+    made = Protocol()
+    monkeypatch.setattr(protocols, "module", lambda name: made)
+    return made
+
+
+def test_a_result_holds_mean_deviation_and_interval(protocol, tmp_path):
+    result = _reproduce.reproduce("two", tmp_path / "out", tmp_path / "work")
+    assert json.loads((tmp_path / "out/two.json").read_text()) == result
+    one = result["rows"]["a"]
+    assert one["values"] == [2.0, 3.0, 5.0]
+    assert one["mean"] == pytest.approx(10 / 3)
+    assert one["deviation"] == pytest.approx(np.std([2, 3, 5], ddof=1))
+    expected = scipy.stats.t.interval(0.95, 2, np.mean([2, 3, 5]), scipy.stats.sem([2, 3, 5]))
+    np.testing.assert_allclose(one["interval"], expected, rtol=1e-3)
+    lines = _reproduce.table([result]).splitlines()
+    assert lines[2].startswith("| `two` | a, % | 7 (Somebody 2020) | 3 (aim 9) | 3.3 ± 1.5 | -0.5 to 7.1 | 3 |")
+    assert lines[3] == "|  | b, nats | — | — | 1.50 ± 0.00 | 1.50 to 1.50 |  |  |"
+
+
+@pytest.mark.parametrize("number", range(2, 6))
+def test_intervals_are_those_of_students_distribution(number):
+    assert _reproduce._STUDENT[number - 1] == pytest.approx(scipy.stats.t.ppf(0.975, number - 1), abs=5e-4)
+
+
+def test_a_figure_that_was_missed_says_so(protocol, tmp_path):
+    protocol.given = [2.0, 2.5, 2.9]
+    result = _reproduce.reproduce("two", tmp_path / "out", tmp_path / "work")
+    assert "| 3: MISSED (aim 9) |" in _reproduce.table([result])
+
+
+def test_a_protocol_that_was_interrupted_goes_on(protocol, tmp_path):
+    protocol.given[1] = RuntimeError("the power went")
+    with pytest.raises(RuntimeError):
+        _reproduce.reproduce("two", tmp_path / "out", tmp_path / "work")
+    assert not (tmp_path / "out").exists()
+    minutes = json.loads((tmp_path / "work/two/1/minutes.json").read_text())
+    protocol.given[1] = 3.0
+    result = _reproduce.reproduce("two", tmp_path / "out", tmp_path / "work")
+    assert protocol.asked == [0, 1, 1, 2]
+    assert result["measured"][1]["cpu_minutes"] >= minutes > 0
+
+
+def test_quick_is_one_seed_and_keeps_no_file(protocol, tmp_path):
+    result = _reproduce.reproduce("two", tmp_path / "out", tmp_path / "work", quick=True)
+    assert protocol.asked == [0]
+    assert result["rows"]["a"]["interval"] is None
+    assert not (tmp_path / "out").exists()
+    protocol.given = [1.0]
+    with pytest.raises(ValueError, match="expected a of 2.0 to 4.0. Found: 1.00."):
+        _reproduce.reproduce("two", tmp_path / "out", tmp_path / "other", quick=True)
+
+
+def test_an_unknown_protocol_is_told_with_the_nearest_name(capsys):
+    assert _cli.main(["reproduce", "pid_fusoin"]) == 2
+    assert "Unknown protocol `pid_fusoin`. Did you mean `pid_fusion`?" in capsys.readouterr().err
+
+
+def test_every_protocol_declares_what_it_measures():
+    for name in protocols.names():
+        module = protocols.module(name)
+        assert set(module.QUICK) <= set(module.ROWS)
+        assert module.SEEDS >= 1
+        assert all(bool(row.published) == bool(row.source) for row in module.ROWS.values())
+
+
+def test_files_that_are_shipped_follow_from_what_was_measured():
+    for name, result in _reproduce.shipped().items():
+        again = _reproduce.summary(name, protocols.module(name), result["measured"])
+        assert {**again, "made": result["made"]} == result
+
+
+@pytest.mark.parametrize("task", pid_fusion.TASKS)
+def test_the_optimum_is_what_knowing_the_distribution_gives(task):
+    """Bayes' rule by going through all bits, on 200,000 draws of what the vectors say of them."""
+    random = np.random.default_rng(5)
+    rows = 200_000
+    bits = random.integers(0, 2, (rows, 5))  # both, alone a and b, part a and b
+    seen = {name: bits[:, [0, i, i + 2]] for i, name in enumerate("ab", 1)}
+    noisy = {n: 2 * x - 1 + pid_fusion.NOISE * random.normal(size=x.shape) for n, x in seen.items()}
+
+    def label(both, alone_a, alone_b, part_a, part_b):
+        xor = part_a ^ part_b
+        return {
+            "redundancy": both, "unique": alone_a, "and": part_a & part_b, "xor": xor,
+            "mixed": both + 2 * alone_a + 4 * alone_b + 8 * xor,
+        }[task]  # fmt: skip
+
+    chances = np.zeros((rows, 16))
+    for guess in itertools.product((0, 1), repeat=5):
+        likelihood = 1.0
+        for i, name in enumerate("ab", 1):
+            mean = 2 * np.array(guess)[[0, i, i + 2]] - 1
+            likelihood = likelihood * np.exp(-((noisy[name] - mean) ** 2).sum(axis=1) / (2 * pid_fusion.NOISE**2))
+        chances[:, label(*guess)] += likelihood
+    right = np.mean(chances.argmax(axis=1) == label(*bits.T))
+    assert 100 * right == pytest.approx(pid_fusion.optimum(task), abs=0.2)  # four standard errors
+
+
+def test_points_hold_the_bits_that_the_label_is_made_of():
+    splits = pid_fusion.points("redundancy", seed=3, share=10)
+    (x, y), (test, true) = splits["train"], splits["test"]
+    assert {name: v.shape for name, v in x.items()} == {"a": (1400, 16), "b": (1400, 16)}
+    for name in "ab":  # least squares finds the direction, in either view, and it is the same in other splits
+        weights = np.linalg.lstsq(x[name], 2.0 * y - 1, rcond=None)[0]
+        assert np.mean((test[name] @ weights > 0) == true) > 0.95
+    again = pid_fusion.points("redundancy", seed=3, share=10)["train"][0]
+    np.testing.assert_array_equal(again["a"], x["a"])
+
+
+def test_transfer_from_one_view_to_the_other():
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 50)
+    centres = 5 * random.normal(size=(4, 8))
+    left, right = (centres[labels] + random.normal(size=(200, 8)) for _ in range(2))
+    assert corrnet_mnist.transfer(left, right, labels) > 95
+    assert corrnet_mnist.transfer(left, random.permutation(right), labels) < 45  # chance 25
+    expected = sum(np.corrcoef(a, b)[0, 1] for a, b in zip(left.T, right.T, strict=True))
+    assert corrnet_mnist.correlation(left, right) == pytest.approx(expected)
+
+
+def test_fusions_against_the_optimum_in_quick(tmp_path, capsys):
+    assert _cli.main(["reproduce", "pid_fusion", "--quick", "--work", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "| `pid_fusion` | fusions within 1 point of the optimum on every task, fusions |" in printed
+    assert "|  | xor, the best fusion, % | 75 (best of ten, Liang 2023, other data) | — |" in printed
+    assert "| the optimum | 95.6 |" in printed

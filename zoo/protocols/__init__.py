@@ -1,0 +1,51 @@
+"""Published protocols by name: every file of this folder. `zoo reproduce NAME` runs one from beginning to end.
+
+A protocol's module has
+- `ROWS`, `{row: Row}`: what is measured;
+- `SEEDS`, how many trainings of each;
+- `QUICK`, `{row: (low, high)}`: what `--quick` has to find, with a tenth of the work;
+- `measure(folder, seed, quick)`: `{"values": {row: number}, "parameters": {network: number}, "test_read": when}` and
+  what else is worth keeping, where `folder` is its own for runs: it is called again after an interruption.
+- `details(found)`, if there is more to say than a row: Markdown, of what `measure` gave for each seed.
+"""
+
+import dataclasses
+import importlib
+import pathlib
+
+from zoo._config import did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One figure of a protocol.
+
+    Args:
+        unit: `"%"`, or what is counted.
+        published: what others have reported, as it is to be printed; `""` if nobody has.
+        source: who, and when.
+        reach: the least that we want to reach; None if it is only reported.
+        aim: what we would like to reach.
+    """
+
+    unit: str = "%"
+    published: str = ""
+    source: str = ""
+    reach: float | None = None
+    aim: float | None = None
+
+
+def names():
+    """Names of all protocols."""
+    return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+
+
+def module(name):
+    """The module of a protocol.
+
+    Raises:
+        ValueError: if there is no such protocol.
+    """
+    if name not in names():
+        raise ValueError(f"Unknown protocol `{name}`.{did_you_mean(name, names())} There is: {', '.join(names())}.")
+    return importlib.import_module(f"zoo.protocols.{name}")
