@@ -104,3 +104,29 @@ def test_nothing_goes_wrong_on_the_page_or_comes_from_elsewhere(page, server):
     ] == []
     urls = page.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
     assert all(url.startswith(f"http://127.0.0.1:{server.rest_port}/") for url in urls)
+
+
+def test_a_server_with_a_token_is_entered_by_it(browser, tmp_path):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def enter(token):
+        field = browser.find_element("id", "token")
+        field.clear()
+        field.send_keys(token)
+        browser.find_element("css selector", "#enter button").click()
+
+    examples.half_plus_two(tmp_path / "half_plus_two" / "1")
+    with running(tmp_path, token="open sesame") as server:
+        browser.get(f"http://127.0.0.1:{server.rest_port}/")
+        WebDriverWait(browser, 20).until(lambda b: b.find_element("id", "enter").is_displayed())
+        assert browser.find_elements("css selector", "#models tr") == []
+        enter("open barley")
+        WebDriverWait(browser, 20).until(lambda b: b.find_element("id", "refused").text)
+        assert browser.find_element("id", "refused").text == "The server does not know this token."
+        enter("open sesame")
+        WebDriverWait(browser, 20).until(lambda b: b.find_elements("css selector", "#models tr"))
+        assert not browser.find_element("id", "enter").is_displayed()
+        select(browser, "model", "half_plus_two")
+        browser.find_element("css selector", "input[name=x]").send_keys("5")
+        assert "4.5" in asked(browser)
+        browser.get_log("browser")  # the refusals, 401, are logged by the browser as errors
