@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import concurrent.futures
+import functools
 import hmac
 import re
 import time
@@ -21,7 +22,7 @@ _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<
 _ASK = re.compile(_MODEL + ":(?P<verb>[a-z]+)", re.IGNORECASE)
 _LOOK = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
 _API = re.compile("/v1/.*", re.IGNORECASE)
-_LARGEST_VERSION, _MOST_DIGITS = 2**63 - 1, 19
+_LARGEST_VERSION, _MOST_DIGITS, _SHORT_PATH = 2**63 - 1, 19, 200
 # A request this small, of a kind whose answers took this long at least once of late, is answered in the event loop:
 # handing it to a thread would take longer. One that takes longer after all sends its kind back to the threads. A kind
 # is a signature of a version whose time is told by the shapes of its inputs, with these shapes.
@@ -115,26 +116,20 @@ class Rest:
         return hmac.compare_digest(given, f"Bearer {self.token}".encode())
 
     async def _api(self, method, path, headers, receive):
-        asked = _ASK.fullmatch(path) if method == "POST" else None
-        looked = _LOOK.fullmatch(path) if method == "GET" else None
-        found = asked or looked
-        if not found or (asked and asked["verb"] not in ("predict", "classify", "regress")):
-            raise invalid(f"Malformed request: {method} {echoed(path)}")
-        digits = (found["version"] or "").lstrip("0")
-        if len(digits) > _MOST_DIGITS or int(digits or 0) > _LARGEST_VERSION:
+        route = _route if len(path) <= _SHORT_PATH else _route.__wrapped__  # long ones would fill the memory
+        verb, of_metadata, *model = route(method, path)
+        if model[1] is not None and model[1] > _LARGEST_VERSION:
             return 400, b"", b"application/json"
-        version = int(digits or 0) if found["version"] else None
-        name, label = (urllib.parse.unquote(found[part] or "") for part in ("name", "label"))
-        if looked:
-            look = self.metadata if found["metadata"] else self.status
-            return 200, look(name, version, label), b"application/json"
+        if verb is None:
+            look = self.metadata if of_metadata else self.status
+            return 200, look(*model), b"application/json"
         task = asyncio.current_task()
         self._uploads.add(task)
         try:
             body = await _body(headers, receive, self.largest_body)
         finally:
             self._uploads.discard(task)
-        began, asked = time.monotonic(), (found["verb"], name, version, label)
+        began, asked, name = time.monotonic(), (verb, *model), model[0]
         try:
             answer, status = await self._answered(asked, body), "OK"
         except TimeoutError:
@@ -144,7 +139,7 @@ class Rest:
         except Exception as error:
             status, message = "INTERNAL", unexpected(error).message
         micros = (time.monotonic() - began) * 1e6
-        self.metrics.request(name if name in self.models.names else "", found["verb"], status, micros)
+        self.metrics.request(name if name in self.models.names else "", verb, status, micros)
         if status == "OK":
             return 200, answer, b"application/json"
         return HTTP_STATUS[status], json_text.dumps({"error": message}), b"application/json"
@@ -242,6 +237,19 @@ class Rest:
             message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
         return json_text.dumps({"model_spec": spec, "metadata": {"signature_def": signatures}})
+
+
+@functools.lru_cache(1024)
+def _route(method, path):
+    """`(verb, whether of the metadata, name, version, label)` of a path; without a verb it is looked at, not asked."""
+    asked = _ASK.fullmatch(path) if method == "POST" else None
+    found = asked or (_LOOK.fullmatch(path) if method == "GET" else None)
+    if not found or (asked and asked["verb"] not in ("predict", "classify", "regress")):
+        raise invalid(f"Malformed request: {method} {echoed(path)}")
+    digits = (found["version"] or "").lstrip("0")[: _MOST_DIGITS + 1]  # Python reads no number of thousands of digits
+    name, label = (urllib.parse.unquote(found[part] or "") for part in ("name", "label"))
+    version = int(digits or 0) if found["version"] else None
+    return asked and asked["verb"], not asked and bool(found["metadata"]), name, version, label
 
 
 def _read(body):

@@ -83,7 +83,7 @@ class Server:
             # Logging is the program's to set up, not ours.
             self._rest = _HttpServer(
                 uvicorn.Config(self._app, log_config=None, access_log=False, lifespan="off", server_header=False,
-                               date_header=False, **options)
+                               date_header=False, proxy_headers=False, **options)
             )  # fmt: skip
         if grpc_port is not None:
             pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")

@@ -5,6 +5,7 @@ A signature's inputs are `{name: dtype}`, the dtype a name of TensorFlow's: `"fl
 
 import base64
 import binascii
+import functools
 import re
 
 import numpy as np
@@ -280,13 +281,19 @@ def write_predict(outputs, rows):
     return {"predictions": [dict(zip(names, row, strict=True)) for row in zip(*listed, strict=True)]}
 
 
+@functools.cache
+def _name(dtype):
+    return dtype.name  # which NumPy puts together anew each time
+
+
 def _cells(name, array):
     """An output as it is written: an array of numbers, or lists of texts or of `{"b64": ..}`."""
     if array.dtype == object or array.dtype.kind in "SU":
         write = _encoded if name.endswith("_bytes") else _text
         return _mapped(array.tolist(), write, name)
-    if array.dtype.name not in _WRITTEN:
-        raise invalid(f"Failed to write JSON value for tensor type: {_NAMES.get(array.dtype.name, array.dtype.name)}")
+    name_of_type = _name(array.dtype)
+    if name_of_type not in _WRITTEN:
+        raise invalid(f"Failed to write JSON value for tensor type: {_NAMES.get(name_of_type, name_of_type)}")
     return np.ascontiguousarray(array) if array.ndim else array.item()
 
 
