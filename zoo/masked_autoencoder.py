@@ -19,10 +19,12 @@ from zoo._config import hp
 class Config(_inputs.Inputs):
     """Hyperparameters of the masked autoencoder."""
 
-    hide_image: float = hp(0.6, "share of a picture's patches that are hidden in training", high=0.99)
-    hide_text: float = hp(0.4, "share of a text's tokens that are hidden", high=0.99)
-    hide_audio: float = hp(0.6, "share of a sound's patches that are hidden", high=0.99)
-    hide_vector: float = hp(0.5, "share of the vectors that are hidden", high=0.99)
+    hide_image: float = hp(
+        0.8, "of a picture's patches that share is hidden at most, another one in each row", high=1.0
+    )
+    hide_text: float = hp(0.8, "of a text's tokens", high=1.0)
+    hide_audio: float = hp(0.8, "of a sound's patches", high=1.0)
+    hide_vector: float = hp(0.8, "of the vectors", high=1.0)
     width: int = hp(128, "size of the tokens")
     num_layers: int = hp(4, "blocks of the encoder")
     num_decoder_layers: int = hp(1, "blocks of what predicts the hidden")
@@ -239,7 +241,8 @@ def _hidden_batches(run, split):
         hidden = {}
         for name, share in run.model.shares.items():
             shape = (len(x["presence"]), run.model.input[f"{name}_hidden"].shape[1])
-            hidden[f"{name}_hidden"] = (random.random(shape) < share).astype("float32")
+            shares = share * random.random((shape[0], 1))
+            hidden[f"{name}_hidden"] = (random.random(shape) < shares).astype("float32")
         yield x, hidden
 
 

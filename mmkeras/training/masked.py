@@ -1,5 +1,7 @@
 """Self-supervision by hiding: what was hidden of a row is predicted from the rest of it."""
 
+import itertools
+
 import keras
 from keras import ops
 
@@ -43,12 +45,13 @@ class Hidden(Term):
 class Masked(ObjectiveModel):
     """An ObjectiveModel with inputs `<name>_hidden (batch, places)`: ones for the places that it is not shown.
 
-    Left out, nothing is hidden, but in training and validation a share of the places is drawn. The outputs of these
-    names say what was hidden.
+    Left out, nothing is hidden, but in training and validation a share of the places is drawn, of each row and modality
+    its own: a model that never saw a whole picture takes one for something else. The outputs of these names say what
+    was hidden.
 
     Args:
         inputs, outputs, name, objective: see ObjectiveModel.
-        shares: `{name: share of the places that are hidden}`.
+        shares: `{name: the largest share of the places that is hidden}`; each row's lies between none and that.
         whole: probability that one modality of a row, whichever, is hidden as a whole.
         seed: of what is hidden.
     """
@@ -91,11 +94,13 @@ class Masked(ObjectiveModel):
         batch, hidden = ops.shape(next(iter(inputs.values())))[0], {}
         if seed is None:
             return {name: ops.zeros((batch, size)) for name, size in self._sizes.items()}
-        drawn = keras.random.uniform((batch, 1), seed=seed)
+        seeds = itertools.count(seed) if isinstance(seed, int) else itertools.repeat(seed)
+        drawn = keras.random.uniform((batch, 1), seed=next(seeds))
         for i, (name, size) in enumerate(sorted(self._sizes.items())):
             low, high = (self.whole * j / len(self._sizes) for j in (i, i + 1))
             as_a_whole = ops.logical_and(drawn >= low, drawn < high)
-            shown = keras.random.uniform((batch, size), seed=seed) >= self.shares[name.removesuffix("_hidden")]
+            share = self.shares[name.removesuffix("_hidden")] * keras.random.uniform((batch, 1), seed=next(seeds))
+            shown = keras.random.uniform((batch, size), seed=next(seeds)) >= share
             hidden[name] = 1.0 - ops.cast(ops.logical_and(shown, ops.logical_not(as_a_whole)), "float32")
         return hidden
 
