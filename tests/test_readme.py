@@ -5,7 +5,7 @@ import pathlib
 import re
 
 import zoo
-from zoo import _registry
+from zoo import _registry, _reproduce, protocols
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -34,7 +34,11 @@ def fusions_table():
     return "\n".join(rows)
 
 
-TABLES = {"models": models_table, "fusions": fusions_table}
+def results_table():
+    return _reproduce.table(protocols.shipped().values())
+
+
+TABLES = {"models": models_table, "fusions": fusions_table, "results": results_table}
 
 
 def with_tables(text):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import zoo
 from zoo import _cli, _reproduce, protocols
 from zoo.protocols import Row, corrnet_mnist, pid_fusion
 
@@ -16,7 +17,7 @@ class Protocol:
 
     def __init__(self):
         self.ROWS = {"a": Row(published="7", source="Somebody 2020", reach=3.0, aim=9.0), "b": Row(unit="nats")}
-        self.SEEDS, self.QUICK = 3, {"a": (2.0, 4.0)}
+        self.MODEL, self.SEEDS, self.QUICK = "autoencoder", 3, {"a": (2.0, 4.0)}
         self.given, self.asked = [2.0, 3.0, 5.0], []
 
     def measure(self, folder, seed, quick):
@@ -86,16 +87,26 @@ def test_an_unknown_protocol_is_told_with_the_nearest_name(capsys):
     assert "Unknown protocol `pid_fusoin`. Did you mean `pid_fusion`?" in capsys.readouterr().err
 
 
+def test_describe_tells_what_a_model_has_reached(protocol, tmp_path, monkeypatch):
+    result = _reproduce.reproduce("two", tmp_path / "out", tmp_path / "work")
+    monkeypatch.setattr(protocols, "shipped", lambda: {"two": result})
+    said = zoo.describe("autoencoder")
+    assert "Reached by `zoo reproduce two`, mean ± deviation of 3 trainings" in said
+    assert "  a, %: 3.3 ± 1.5, published 7 (Somebody 2020)\n  b, nats: 1.50 ± 0.00" in said
+    assert "Reached" not in zoo.describe("vqa")
+
+
 def test_every_protocol_declares_what_it_measures():
     for name in protocols.names():
         module = protocols.module(name)
         assert set(module.QUICK) <= set(module.ROWS)
         assert module.SEEDS >= 1
+        assert module.MODEL in zoo.names()
         assert all(bool(row.published) == bool(row.source) for row in module.ROWS.values())
 
 
 def test_files_that_are_shipped_follow_from_what_was_measured():
-    for name, result in _reproduce.shipped().items():
+    for name, result in protocols.shipped().items():
         again = _reproduce.summary(name, protocols.module(name), result["measured"])
         assert {**again, "made": result["made"]} == result
 

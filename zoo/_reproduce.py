@@ -61,8 +61,8 @@ def _measure(protocol, work, seed, quick):
 def summary(name, protocol, found):
     """What the file of a protocol holds, from what `measure` gave for each seed.
 
-    `{"protocol", "title", "made", "seeds", "cpu_minutes", "parameters", "test_read", "rows": {row: {"values", "mean",
-    "deviation", "interval", "unit", "published", "source", "reach", "aim"}}, "measured"}`.
+    `{"protocol", "model", "title", "made", "seeds", "cpu_minutes", "parameters", "test_read", "measured", "rows": {row:
+    {"values", "mean", "deviation", "interval", "unit", "published", "source", "reach", "aim"}}}`.
     """
     rows = {}
     for row, declared in protocol.ROWS.items():
@@ -80,6 +80,7 @@ def summary(name, protocol, found):
             rows[row].update({"deviation": deviation, "interval": [mean - half, mean + half]})
     return {
         "protocol": name,
+        "model": protocol.MODEL,
         "title": protocol.__doc__.strip().splitlines()[0],
         "made": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seeds": len(found),
@@ -91,12 +92,6 @@ def summary(name, protocol, found):
     }
 
 
-def shipped():
-    """`{protocol: result}` of the files that come with the zoo."""
-    files = sorted(pathlib.Path(__file__).parent.joinpath("results").glob("*.json"))
-    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
-
-
 def table(results):
     """The Markdown table of some results: a row a figure, in the order of the protocol."""
     titles = ["protocol", "figure", "published", "to reach", "ours", "95 % interval", "seeds", "CPU minutes"]
@@ -106,7 +101,8 @@ def table(results):
         name = f"`{result['protocol']}`"
         for row, one in result["rows"].items():
             said = f"{one['published']} ({one['source']})" if one["published"] else "—"
-            lines.append(f"| {name} | {row}, {one['unit']} | {said} | {_reach(one)} | {_ours(one)} | {costs} |")
+            cells = [name, f"{row}, {one['unit']}", said, _reach(one), protocols.ours(one), _interval(one), costs]
+            lines.append(f"| {' | '.join(cells)} |")
             name, costs = "", " | "
     return "\n".join(lines)
 
@@ -119,9 +115,6 @@ def _reach(one):
     return said if one["aim"] is None else f"{said} (aim {one['aim']:g})"
 
 
-def _ours(one):
-    mean, digits = one["mean"], 1 if one["unit"] == "%" else 2
-    if one["interval"] is None:
-        return f"{mean:.{digits}f} | —"
-    low, high = one["interval"]
-    return f"{mean:.{digits}f} ± {one['deviation']:.{digits}f} | {low:.{digits}f} to {high:.{digits}f}"
+def _interval(one):
+    digits = 1 if one["unit"] == "%" else 2
+    return f"{one['interval'][0]:.{digits}f} to {one['interval'][1]:.{digits}f}" if one["interval"] else "—"

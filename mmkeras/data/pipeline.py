@@ -179,6 +179,7 @@ def _in_parallel(dataset, function):
     """
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
     return dataset.map(function, num_parallel_calls=PARALLEL, deterministic=True).with_options(options)
 
 

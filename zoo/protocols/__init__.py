@@ -1,7 +1,7 @@
 """Published protocols by name: every file of this folder. `zoo reproduce NAME` runs one from beginning to end.
 
 A protocol's module has
-- `ROWS`, `{row: Row}`: what is measured;
+- `MODEL`, the model of the zoo that it is about, and `ROWS`, `{row: Row}`: what is measured;
 - `SEEDS`, how many trainings of each;
 - `QUICK`, `{row: (low, high)}`: what `--quick` has to find, with a tenth of the work;
 - `measure(folder, seed, quick)`: `{"values": {row: number}, "parameters": {network: number}, "test_read": when}` and
@@ -11,6 +11,7 @@ A protocol's module has
 
 import dataclasses
 import importlib
+import json
 import pathlib
 
 from zoo._config import did_you_mean
@@ -49,3 +50,16 @@ def module(name):
     if name not in names():
         raise ValueError(f"Unknown protocol `{name}`.{did_you_mean(name, names())} There is: {', '.join(names())}.")
     return importlib.import_module(f"zoo.protocols.{name}")
+
+
+def shipped():
+    """`{protocol: result}` of the files in `zoo/results`, see `zoo._reproduce.summary`."""
+    files = sorted(pathlib.Path(__file__).parents[1].joinpath("results").glob("*.json"))
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def ours(one):
+    """A figure of a result as it is written: mean and deviation."""
+    digits = 1 if one["unit"] == "%" else 2
+    spread = "" if one["deviation"] is None else f" ± {one['deviation']:.{digits}f}"
+    return f"{one['mean']:.{digits}f}{spread}"

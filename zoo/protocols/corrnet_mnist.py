@@ -14,6 +14,7 @@ import numpy as np
 import zoo
 from zoo.protocols import Row
 
+MODEL = "autoencoder"
 SEEDS, EPOCHS = 3, {"corrnet": 40, "convolutional": 12}
 SOURCE = "Chandar 2016"
 ROWS = {

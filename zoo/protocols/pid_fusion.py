@@ -14,6 +14,7 @@ import numpy as np
 from zoo._registry import build, module
 from zoo.protocols import Row
 
+MODEL = "fusion_classifier"
 POINTS = {"train": 14_000, "validation": 2_000, "test": 4_000}
 DIM, NOISE, EPOCHS, SEEDS = 16, 0.5, 20, 3
 TASKS = ("redundancy", "unique", "and", "xor", "mixed")
