@@ -98,7 +98,7 @@ def _trained(network, train, held_out, folder, seed, quick):
     best, path = (0.0, 0), pathlib.Path(folder, f"{network}.weights.h5")
     path.parent.mkdir(parents=True, exist_ok=True)
     for epoch in range(EPOCHS[network] // (4 if quick else 1)):
-        model.fit(train.batches(pre, batch_size=100, epoch=epoch, seed=seed), verbose=0)
+        model.fit(train.batches(pre, batch_size=100, epoch=epoch, seed=seed), shuffle=False, verbose=0)
         left, right = embed(held_out)
         both = ((left, right), (right, left))
         score = sum(linear_probe(a[known], labels[known], b[asked], labels[asked]) for a, b in both)  # SVMs take long
