@@ -99,7 +99,8 @@ class Run:
     def outputs(self):
         """Function from a batch of the model's inputs to its outputs, as it predicts, in a graph."""
         specs = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in self.model.input.items()}
-        return tf.function(lambda x: self.model(x, training=False), input_signature=[specs], autograph=False)
+        predict = functools.partial(lambda x: self.model(x, training=False))  # else all runs' traces count as one's
+        return tf.function(predict, input_signature=[specs], autograph=False)
 
     def evaluate(self, split="test", data=None, columns=None, skip_bad=False, **options):
         """The model's metrics on a split; they and the figures are written into the run folder.

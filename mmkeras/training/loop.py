@@ -1,6 +1,7 @@
 """The training loop: epochs over a pipeline that is a function of the epoch, with Keras callbacks."""
 
 import contextlib
+import functools
 import math
 import time
 
@@ -119,6 +120,7 @@ def _step(model, function):
     """A step of all replicas as a graph, which gives the logs of the first one of this process."""
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
+        function = functools.partial(function)  # TensorFlow would count the traces of all models as one's, and warn
         return tf.function(function, autograph=False, jit_compile=model.jit_compile or None)
     run = tf.function(lambda batch: strategy.run(function, args=(batch,)), autograph=False)
     return lambda batch: strategy.experimental_local_results(run(batch))[0]

@@ -18,7 +18,7 @@ from mmkeras.data import pipeline
 from zoo import _registry
 
 NAMES = ["png", "jpeg"]
-TITLES = {"png": "PNG, scenes of 64 x 64", "jpeg": "JPEG, 256 x 256"}
+TITLES = {"png": "PNG, scenes of 48 x 48", "jpeg": "JPEG, 256 x 256"}
 ROWS, BATCH, ROUNDS, WORKERS = 4096, 64, 5, 2
 
 
