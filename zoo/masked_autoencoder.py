@@ -57,7 +57,7 @@ class Config(_inputs.Inputs):
 
 _BASE = {
     "image_encoder": "patches", "image_grid": 6, "text_encoder": "words", "dropout": 0.0, "modality_dropout": 0.3,
-    "epochs": 20,
+    "image_loss_weight": 30.0, "batch_size": 32, "epochs": 20,
 }  # fmt: skip
 PRESETS = {
     "base": _BASE,
