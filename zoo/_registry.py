@@ -1,13 +1,12 @@
 """The models by name: every file of this folder whose name does not begin with an underscore."""
 
 import dataclasses
-import importlib
-import pathlib
 import textwrap
 import typing
 
 from zoo import protocols
 from zoo._config import check_names, did_you_mean, type_name
+from zoo._folder import module_of, names_in
 
 
 def names():
@@ -18,7 +17,7 @@ def names():
     >>> "autoencoder" in names()
     True
     """
-    return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+    return names_in(__file__)
 
 
 def module(name):
@@ -27,9 +26,7 @@ def module(name):
     Raises:
         ValueError: if there is no such model.
     """
-    if name not in names():
-        raise ValueError(f"Unknown model `{name}`.{did_you_mean(name, names())} The zoo has: {', '.join(names())}.")
-    return importlib.import_module(f"zoo.{name}")
+    return module_of("zoo", names(), name, "model", "The zoo has")
 
 
 def configure(name, preset="base", **hyperparameters):

@@ -1,15 +1,14 @@
 """Benchmarks by name: every file of this folder. `zoo bench NAME` runs one."""
 
-import importlib
 import json
 import pathlib
 
-from zoo._config import did_you_mean
+from zoo._folder import module_of, names_in
 
 
 def names():
     """Names of all benchmarks."""
-    return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+    return names_in(__file__)
 
 
 def module(name):
@@ -18,9 +17,7 @@ def module(name):
     Raises:
         ValueError: if there is no such benchmark.
     """
-    if name not in names():
-        raise ValueError(f"Unknown benchmark `{name}`.{did_you_mean(name, names())} There is: {', '.join(names())}.")
-    return importlib.import_module(f"zoo.bench.{name}")
+    return module_of(__name__, names(), name, "benchmark")
 
 
 def measured(path, names, measure):

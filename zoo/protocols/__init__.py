@@ -10,11 +10,10 @@ A protocol's module has
 """
 
 import dataclasses
-import importlib
 import json
 import pathlib
 
-from zoo._config import did_you_mean
+from zoo._folder import module_of, names_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Row:
 
 def names():
     """Names of all protocols."""
-    return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+    return names_in(__file__)
 
 
 def module(name):
@@ -47,9 +46,7 @@ def module(name):
     Raises:
         ValueError: if there is no such protocol.
     """
-    if name not in names():
-        raise ValueError(f"Unknown protocol `{name}`.{did_you_mean(name, names())} There is: {', '.join(names())}.")
-    return importlib.import_module(f"zoo.protocols.{name}")
+    return module_of(__name__, names(), name, "protocol")
 
 
 def shipped():
