@@ -15,7 +15,7 @@ _STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.36
 
 
 def reproduce(name, out="results", work="reproduced", quick=False):
-    """Runs a protocol, or goes on with it, and writes `<out>/<name>.json`.
+    """Runs a protocol, or goes on with the seed that it was at, and writes `<out>/<name>.json`.
 
     Args:
         name: of the protocol.
@@ -46,7 +46,7 @@ def reproduce(name, out="results", work="reproduced", quick=False):
 
 
 def _measure(protocol, work, seed, quick):
-    """A seed of a protocol, with the minutes of CPU of all its processes; parts that were interrupted count as well."""
+    """A seed of a protocol, with the minutes of CPU of this process; parts that were interrupted count as well."""
     path, began = work / seed / "minutes.json", time.process_time()
     path.parent.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
