@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
+from PIL import Image
 
 import zoo
 from zoo import _cli, _reproduce, protocols
-from zoo.protocols import Row, corrnet_mnist, pid_fusion
+from zoo.protocols import Row, corrnet_mnist, few_shot_emoji, pid_fusion
 
 
 class Protocol:
@@ -166,3 +167,59 @@ def test_fusions_against_the_optimum_in_quick(tmp_path, capsys):
     assert "| `pid_fusion` | fusions within 1 point of the optimum on every task, fusions |" in printed
     assert "|  | xor, the best fusion, % | 75 (best of ten, Liang 2023, other data) | — |" in printed
     assert "| the optimum | 95.6 |" in printed
+
+
+@pytest.fixture
+def emoji(tmp_path, monkeypatch):
+    """A folder in the form of the drawings of emoji: twenty subcategories of twelve plain squares, each in a colour."""
+    random, folder = np.random.default_rng(0), tmp_path / "drawings"
+    folder.mkdir()
+    lines = {"train": [], "validation": [], "test_style": []}
+    for i in range(240):
+        color = np.array([i % 5 * 60, i % 20 // 5 * 80, 100])
+        pixels = color + random.normal(scale=10, size=(16, 16, 3))
+        Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(folder / f"{i}.png")
+        row = {"image": f"{i}.png", "text": f"drawing {i}", "subcategory": f"kind-{i % 20}", "style": "plain"}
+        lines[list(lines)[i % 3]].append(json.dumps(row))
+    for name, rows in lines.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    monkeypatch.setenv("EMOJI_DATA_DIR", str(folder))
+    return folder
+
+
+def test_kinds_of_emoji_belong_to_one_split_and_no_drawing_is_lost(emoji):
+    seen = set()
+    for seed in range(2):
+        splits = few_shot_emoji.divided(few_shot_emoji.emoji(), seed).splits
+        kinds = {name: set(split.cells("subcategory")) for name, split in splits.items()}
+        assert {name: len(found) for name, found in kinds.items()} == {"train": 14, "validation": 2, "test": 4}
+        assert len(set.union(*kinds.values())) == 20
+        assert sorted(t for s in splits.values() for t in s.cells("text")) == sorted(f"drawing {i}" for i in range(240))
+        seen.add(frozenset(kinds["test"]))
+    assert len(seen) == 2  # another seed, other kinds
+
+
+def test_few_shot_emoji_asks_the_pixels_the_same(emoji, tmp_path, monkeypatch):
+    train, lines = zoo.train, []
+
+    def small(*args, **options):
+        return train(*args, **{**options, "preset": "tiny", "ways": 2, "epochs": 1})
+
+    monkeypatch.setattr(zoo, "train", small)
+    monkeypatch.setattr(few_shot_emoji, "TITLES", ("2-way 1-shot", "2-way 5-shot"))
+    one = few_shot_emoji.measure(tmp_path / "work", 0, quick=True)
+    for title in few_shot_emoji.TITLES:
+        found, raw = (one["values"][row] for row in (title, f"{title}, nearest pixels"))
+        assert one["values"][f"{title}, above nearest pixels"] == pytest.approx(found - raw)
+        assert raw > 90  # plain colours
+        lines.append(f"{found:.1f} ± {100 * one['report'][title]['interval']:.1f}")
+    assert few_shot_emoji.details([one]).splitlines()[-1] == f"| 0 | {' | '.join(lines)} |"
+
+
+def test_missing_drawings_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EMOJI_DATA_DIR", str(tmp_path))
+    assert _cli.main(["reproduce", "few_shot_emoji", "--work", str(tmp_path / "work")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"zoo: error: Expected drawings of emoji in {tmp_path}, as train.jsonl")
+    assert "googlefonts/noto-emoji (Apache 2.0)" in said
+    assert "\n" not in said
