@@ -7,7 +7,7 @@ import wave
 from concurrent.futures import ThreadPoolExecutor
 
 from mmkeras.data.manifest import and_more, plain_cell
-from mmkeras.data.source import ENCODED, MODALITIES, TARGETS, DataError
+from mmkeras.data.source import TARGETS, DataError
 from mmkeras.data.stored import missing, opened
 
 MAX_PIXELS = 64_000_000  # a larger picture is refused from its header
@@ -150,54 +150,3 @@ def frame_paths(clip):
 
 
 FAULTS = {"image": picture_fault, "audio": sound_fault, "video": clip_fault}
-
-
-def report(source, modalities=None):
-    """What is in a source: lines about rows, bad rows, absent modalities and turned pictures, and how many are bad.
-
-    Args:
-        source: a Source.
-        modalities: `{column: kind}`; all columns of a known kind if None.
-    """
-    lines, num_bad = [], 0
-    for name, split in source.splits.items():
-        chosen = modalities or {column: kind for column, kind in split.kinds.items() if kind in MODALITIES}
-        good = checked(split, chosen, skip_bad=True, decode=True)
-        num_bad += len(split) - len(good)
-        lines.append(f"{name}: {len(split)} rows, {len(split) - len(good)} bad")
-        for column in (column for column, kind in split.kinds.items() if kind in TARGETS):
-            empty = sum(plain_cell(split.kinds[column], cell, None) in ("", []) for cell in good.cells(column))
-            if empty:
-                lines.append(f"  {column}: empty in {empty} rows, which cannot be trained on where it is predicted")
-            unseen = _labels(good, column) - _labels(source.splits.get("train", good), column)
-            if unseen:
-                num_bad += len(unseen)
-                example = f"such as {min(unseen)!r}"
-                lines.append(f"  {column}: {len(unseen)} values that do not occur in the training split, {example}")
-        for column, kind in chosen.items():
-            cells = good.cells(column)
-            absent = sum(cell in ("", b"", []) for cell in cells)
-            if absent:
-                lines.append(f"  {column}: absent in {absent} rows")
-            if kind == "image":
-                paths = [c for c in cells if c and isinstance(c, str)]
-                turned = [path for path in paths if _is_turned(path)]
-                if turned:
-                    example = f"decoding ignores, such as {turned[0]}"
-                    lines.append(f"  {column}: {len(turned)} pictures are turned by EXIF, which {example}")
-            if kind in ENCODED and not all(isinstance(c, (str, bytes)) for c in cells):
-                lines.append(f"  {column}: neither paths nor bytes")
-    return lines, num_bad
-
-
-def _labels(split, column):
-    """The values of a column of labels or tags."""
-    cells = [plain_cell(split.kinds[column], cell, None) for cell in split.cells(column)]
-    return {str(value) for cell in cells for value in (cell if isinstance(cell, list) else [cell])} - {""}
-
-
-def _is_turned(path):
-    from PIL import Image
-
-    with Image.open(opened(path)) as image:
-        return image.getexif().get(0x0112, 1) != 1
