@@ -56,8 +56,8 @@ class Config(_inputs.Inputs):
 
 
 _BASE = {
-    "image_encoder": "patches", "image_grid": 6, "text_encoder": "words", "dropout": 0.0, "modality_dropout": 0.3,
-    "image_loss_weight": 30.0, "batch_size": 32, "epochs": 20,
+    "image_encoder": "patches", "image_grid": 6, "text_encoder": "words", "dropout": 0.0, "modality_dropout": 0.1,
+    "hide_image": 0.6, "hide_text": 0.6, "image_loss_weight": 10.0, "batch_size": 32, "epochs": 20,
 }  # fmt: skip
 PRESETS = {
     "base": _BASE,
