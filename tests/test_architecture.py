@@ -14,8 +14,8 @@ ORDER = [
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 RAW_LAYERS = {
-    "decode_audio", "decode_image", "decode_video", "encode_label", "picture_headers", "raw_presence", "traced",
-    "standardize_vector", "tokenize_text",
+    "decode_audio", "decode_image", "decode_video", "each_row", "encode_label", "picture_headers", "raw_presence",
+    "standardize_vector", "tokenize_text", "traced",
     "replicas",  # its functions do nothing on other backends
     "batch_norm",  # on other backends it is Keras' own
 }  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mmkeras.layers import DecodeImage, DecodeVideo
+from mmkeras.layers import DecodeAudio, DecodeImage, DecodeVideo
 from mmkeras.layers.picture_headers import walk_gifs
 
 RNG = np.random.default_rng(0)
@@ -206,3 +206,41 @@ def test_a_gif_is_read_up_to_its_first_frame_and_a_strip_is_padded(decode):
     strip = DecodeImage((8, 8), resize="pad")(tf.constant([flat_png("RGB", 1), encoded("PNG", (200, 3))]))
     assert strip.shape == (2, 8, 8, 3)
     assert strip[1, 4:].numpy().min() == 1  # white but for one line
+
+
+def damaged(content):
+    """A picture whose header is right and whose data are not."""
+    middle = len(content) // 2
+    return content[:middle] + bytes(255 - byte for byte in content[middle : middle + 20]) + content[middle + 20 :]
+
+
+def wav(rate=8000):
+    return tf.audio.encode_wav(tf.random.uniform((4000, 1)), rate).numpy()
+
+
+CLIP = tf.io.serialize_tensor([PNG, JPEG]).numpy()
+READERS = {  # a layer that names all rows, what it reads, and damage that only reading finds
+    "picture": (functools.partial(DecodeImage, (8, 8)), [PNG, JPEG, GIF, BMP, b""], damaged(PNG)),
+    "clip": (functools.partial(DecodeVideo, 3, (8, 8)), [CLIP, GIF, PNG, b""], CLIP.replace(PNG, damaged(PNG))),
+    "sound": (functools.partial(DecodeAudio, 8000, 0.5), [wav(), wav(16000), b""], b"RIFF" + bytes(60)),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_damage_that_only_decoding_finds_is_named_by_its_row_in_serving(kind):
+    make, good, bad = READERS[kind]
+    named, options = make(name="read_it", names_all=True), {"input_signature": [tf.TensorSpec([None], tf.string)]}
+    plain, read = (tf.function(layer, autograph=False, **options) for layer in (make(name="read_it"), named))
+    np.testing.assert_array_equal(read(tf.constant(good)), plain(tf.constant(good)))
+    assert read(tf.constant([], tf.string)).shape == (0, *plain(tf.constant(good)).shape[1:])
+    for row in range(len(good) + 1):
+        rows = [*good[:row], bad, *good[row:], bad]  # the first of two
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"The {kind} `it` in row {row} cannot be decoded"):
+            read(tf.constant(rows))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"The {kind} `it` in row 0 cannot be decoded"):
+        read(tf.constant([bad, bad]))  # none is left
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        plain(tf.constant([bad]))
+    assert "cannot be decoded" not in str(caught.value)
+    again = type(named).from_config(named.get_config())
+    assert again.names_all

@@ -1,5 +1,6 @@
 """Protocols: what they measure, how their figures are put together, and that the files shipped say what they say."""
 
+import io
 import itertools
 import json
 
@@ -10,7 +11,15 @@ from PIL import Image
 
 import zoo
 from zoo import _cli, _reproduce, protocols
-from zoo.protocols import Row, corrnet_mnist, few_shot_emoji, pid_fusion
+from zoo.protocols import (
+    Row,
+    _training,
+    caption_scenes,
+    corrnet_mnist,
+    few_shot_emoji,
+    pid_fusion,
+    robustness,
+)
 
 
 class Protocol:
@@ -220,6 +229,68 @@ def test_missing_drawings_are_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EMOJI_DATA_DIR", str(tmp_path))
     assert _cli.main(["reproduce", "few_shot_emoji", "--work", str(tmp_path / "work")]) == 2
     said = capsys.readouterr().err.strip()
-    assert said.startswith(f"zoo: error: Expected drawings of emoji in {tmp_path}, as train.jsonl")
+    assert said.startswith(f"zoo: error: Expected drawings of emoji in {tmp_path}, or where EMOJI_DATA_DIR says.")
     assert "googlefonts/noto-emoji (Apache 2.0)" in said
     assert "\n" not in said
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Protocols on scenes train for an epoch what is tiny, on few rows."""
+    options = {"preset": "tiny", "epochs": 1, "batch_size": 32}
+    trained = _training.trained
+
+    def small(name, data, out, **given):
+        return trained(name, "scenes:240", out, **{**given, **options})
+
+    for module in (caption_scenes, robustness):
+        monkeypatch.setattr(module, "trained", small)
+
+
+@pytest.mark.parametrize("protocol", [caption_scenes, robustness], ids=lambda p: p.__name__[14:])
+def test_protocols_on_scenes_measure_every_row(tiny, tmp_path, protocol):
+    one = protocol.measure(tmp_path, 0, quick=False)
+    assert set(one["values"]) == set(protocol.ROWS)
+    assert all(0 <= value <= 100 for value in one["values"].values())
+    (parameters,) = one["parameters"].values()
+    assert parameters == zoo.load(tmp_path / "run").model.count_params()
+
+
+def test_a_training_that_was_interrupted_is_gone_on_with(tmp_path):
+    options = {"preset": "tiny", "epochs": 1, "batch_size": 32}
+    _training.trained("tagger", "scenes:80", tmp_path / "run", **options)
+    before = (tmp_path / "run/history.csv").read_text()
+    run = _training.trained("tagger", "scenes:80", tmp_path / "run", **options)
+    assert (tmp_path / "run/history.csv").read_text() == before
+    assert run.config.epochs == 1
+
+
+def test_damages_are_as_strong_as_they_say():
+    gray = Image.new("RGB", (200, 200), (128, 128, 128))
+    gray.paste((255, 255, 255), (100, 0, 200, 200))
+    file = io.BytesIO()
+    gray.save(file, "PNG")
+    given = file.getvalue()
+
+    def pixels(damage, row=0):
+        return np.asarray(Image.open(io.BytesIO(robustness.damaged(given, damage, row))), "float64") / 255
+
+    whole = pixels("as it is")
+    np.testing.assert_array_equal(whole, np.asarray(gray) / 255)
+    noise = pixels("noise 0.1")
+    np.testing.assert_array_equal(noise, pixels("noise 0.1"))
+    assert (noise != pixels("noise 0.1", row=1)).any()
+    assert (noise - whole)[:, :100].std() == pytest.approx(0.1, rel=0.02)
+    for radius in (1, 2, 4):  # a blurred edge is the integral of the bell curve (Pillow's is three box filters)
+        edge = pixels(f"blur {radius}")[100, :, 0]
+        places = np.arange(200) - 99.5
+        expected = whole[0, 0, 0] + (1 - whole[0, 0, 0]) * scipy.stats.norm.cdf(places / radius)
+        np.testing.assert_allclose(edge, expected, atol=0.02)
+
+
+def test_shuffled_texts_keep_their_words():
+    texts = ["a large red circle top left on white", "a small blue ring bottom left on gray"]
+    found = robustness.shuffled(texts)
+    assert [sorted(text.split()) for text in found] == [sorted(text.split()) for text in texts]
+    assert found != texts
+    assert found == robustness.shuffled(texts)

@@ -219,6 +219,15 @@ def _add_data(commands):
     pack.add_argument("--rows", type=int, default=1000, help="in a shard (1000)")
     pack.add_argument("--skip-bad", action="store_true", help="leave rows out that cannot be read")
     pack.set_defaults(run=_pack)
+    take = actions.add_parser("import", help="public collections, as they are laid out, to manifests")
+    take.add_argument("kind", choices=("emoji",), metavar="emoji")
+    take.add_argument(
+        "folders", nargs="+", metavar="FOLDER", help="clones of noto-emoji, twemoji, openmoji, fluentui-emoji (or "
+        "STYLE=FOLDER laid out as one of them), of cldr, and emoji-test.txt",
+    )  # fmt: skip
+    take.add_argument("--to", default="emoji", help="folder of the manifests and the drawings (emoji)")
+    take.add_argument("--held-out", metavar="STYLE", default="fluent3d", help="in no training row (fluent3d)")
+    take.set_defaults(run=_import)
     serve = actions.add_parser("serve", help="input workers for zoo train --data-service")
     serve.add_argument("--workers", type=int, default=2, help="how many (2)")
     serve.add_argument("--port", type=int, default=5050, help="that trainings and other workers find it at (5050)")
@@ -254,6 +263,13 @@ def _pack(options):
         from zoo import _pack
     source = data.open(options.source, options.columns, options.skip_bad)
     print(f"{options.folder}: {_pack.pack(source, options.folder, options.rows):,} rows")
+
+
+def _import(options):
+    with quiet_start():
+        from zoo import _import_emoji
+    rows = _import_emoji.import_emoji(options.folders, options.to, options.held_out)
+    print(f"{options.to}: " + ", ".join(f"{split} {number:,}" for split, number in rows.items()))
 
 
 def _input_workers(options):

@@ -4,7 +4,7 @@ import dataclasses
 import textwrap
 import typing
 
-from zoo import protocols
+from zoo import _weights, protocols
 from zoo._config import check_names, did_you_mean, type_name
 from zoo._folder import module_of, names_in
 
@@ -45,12 +45,13 @@ def configure(name, preset="base", **hyperparameters):
     return model.Config(**{**model.PRESETS[preset], **hyperparameters})
 
 
-def build(name, preset="base", **hyperparameters):
+def build(name, preset="base", weights=None, **hyperparameters):
     """A compiled model.
 
     Args:
         name: one of `zoo.names()`.
         preset: a named set of hyperparameters: `"base"`, `"tiny"`, or the paper's.
+        weights: name of trained weights that come with the zoo, `"scenes"`, which have their own hyperparameters.
         **hyperparameters: changes to it, see `zoo.describe(name)`.
 
     Returns:
@@ -67,6 +68,8 @@ def build(name, preset="base", **hyperparameters):
     """
     from zoo import _classes  # noqa: F401  # so that Keras can load again what is built here
 
+    if weights is not None:
+        return _trained(name, weights, preset, hyperparameters).model
     config = configure(name, preset, **hyperparameters)
     model = module(name).build(config)
     compile_model(module(name), model, config)
@@ -93,11 +96,22 @@ def compile_model(model_module, model, config, steps=None, **options):
     model.compile(optimizer=optimizer, **options)
 
 
-def preprocessor(name, preset="base", **hyperparameters):
-    """The Preprocessor of a model, to be fitted with `mmkeras.data.adapt`.
+def _trained(name, weights, preset, hyperparameters):
+    from zoo import _run  # late: it needs TensorFlow
+
+    if preset != "base" or hyperparameters:
+        given = ", ".join(hyperparameters) or f"preset={preset!r}"
+        raise ValueError(
+            f"The weights `{name}:{weights}` have hyperparameters of their own: leave out what was given, {given}."
+        )
+    return _run.load(f"{name}:{weights}")
+
+
+def preprocessor(name, preset="base", weights=None, **hyperparameters):
+    """The Preprocessor of a model, to be fitted with `mmkeras.data.adapt`; that of trained weights is fitted.
 
     Args:
-        name, preset, **hyperparameters: as for `zoo.build`.
+        name, preset, weights, **hyperparameters: as for `zoo.build`.
 
     Returns:
         A `mmkeras.data.Preprocessor`.
@@ -107,6 +121,8 @@ def preprocessor(name, preset="base", **hyperparameters):
     >>> preprocessor("autoencoder", preset="tiny").input_names
     ['image', 'text']
     """
+    if weights is not None:
+        return _trained(name, weights, preset, hyperparameters).preprocessor
     config = configure(name, preset, **hyperparameters)
     return make_preprocessor(module(name), config)
 
@@ -143,6 +159,11 @@ def describe(name):
         choices = field.metadata["choices"]
         kind = ", ".join(map(str, choices)) if choices else type_name(hints[field.name])
         lines.append(f"  {field.name:22} {written(default):24} {field.metadata['help']} ({kind})")
+    for weights in _weights.names(name):
+        lines += [
+            "",
+            f'Trained weights: zoo.load("{weights}"), or build("{name}", weights="{weights.partition(":")[2]}")',
+        ]
     for result in protocols.shipped().values():
         if result["model"] == name:
             lines += ["", *_reached(result)]

@@ -14,7 +14,7 @@ from mmkeras import metrics
 from mmkeras.data.check import FAULTS
 from mmkeras.data.manifest import read_split
 from mmkeras.runs import RunFolder, replaced, write_json
-from zoo import _classes, _registry  # noqa: F401  # loading a model needs its classes registered
+from zoo import _classes, _registry, _weights  # noqa: F401  # loading a model needs its classes registered
 from zoo._gallery import open_gallery, write_gallery
 
 
@@ -22,7 +22,7 @@ class Run:
     """What `zoo.train` returns and `zoo.load` reads.
 
     Attributes:
-        path: the run folder.
+        path: the run folder; of weights that come with the zoo, where their metrics and figures are written.
         name: of the model.
         config: its hyperparameters, sizes inferred from the data included.
         model: the trained `keras.Model`.
@@ -32,6 +32,7 @@ class Run:
 
     def __init__(self, path, name, config, preset="base", seed=0, skip_bad=False, deterministic=False):
         self.path = pathlib.Path(path)
+        self.called = self.path.as_posix()  # as `zoo.load` takes it
         self.name = name
         self.config = config
         self.preset = preset
@@ -53,6 +54,11 @@ class Run:
     def source(self):
         """The source the run was trained on."""
         return self.prepared(sources.open(self.data, self.columns, self.skip_bad))
+
+    @property
+    def saved(self):
+        """What `config.json` holds."""
+        return _stored(self.called)[0].read_config()
 
     def prepared(self, source):
         """A source as the model's `prepare` wants it, where it has one."""
@@ -128,7 +134,7 @@ class Run:
     @functools.cached_property
     def signatures(self):
         """The serving functions by name, each a `mmkeras.export.Signature`."""
-        return self.module.signatures(self.config, self.model, self.preprocessor)
+        return self.module.signatures(self.config, self.model, self.preprocessor.for_serving())
 
     def predict(self, signature="serving_default", **raw):
         """Answers to raw values, as the exported model would give them.
@@ -340,14 +346,19 @@ class Run:
 def load(path, needs_model=True):
     """The Run in a folder.
 
+    Args:
+        path: the folder, or the name of weights that come with the zoo, such as `"captioner:scenes"`.
+        needs_model: whether one whose training has not ended is an error.
+
     Raises:
         FileNotFoundError: if there is no run, or its training has not ended.
     """
-    folder = RunFolder(path)
+    folder, out = _stored(path)
     saved = folder.read_config()
     config = _registry.module(saved["model"]).Config(**saved["hyperparameters"])
     options = {key: saved[key] for key in ("preset", "seed", "skip_bad", "deterministic")}
-    run = Run(folder.path, saved["model"], config, **options)
+    run = Run(out, saved["model"], config, **options)
+    run.called = str(path)
     kind, _, rest = saved["data"].partition(":")
     run.data = os.path.normpath(folder.path / rest) if kind == "path" else saved["data"]
     run.columns, run.warm_start = saved["columns"], saved.get("warm_start")
@@ -362,6 +373,13 @@ def load(path, needs_model=True):
             )
         _registry.compile_model(run.module, run.model, config)
     return run
+
+
+def _stored(path):
+    """(the RunFolder that a path or a name means, the folder for what is written of it)."""
+    if _weights.is_name(path):
+        return RunFolder(_weights.folder_of(str(path))), pathlib.Path("runs", str(path).replace(":", "-"))
+    return RunFolder(path), pathlib.Path(path)
 
 
 def usable(run, split, known_labels=False, skip_bad=None):

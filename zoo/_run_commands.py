@@ -51,6 +51,12 @@ def add_run_commands(commands):
     command.add_argument("folder", metavar="RUN")
     command.set_defaults(run=_doctor)
 
+    command = commands.add_parser("card", help="a run's model card, one Markdown file")
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("--licence", help="of the weights, as it is to be printed")
+    command.add_argument("--out", help="the file (RUN/README.md)")
+    command.set_defaults(run=_card)
+
     command = commands.add_parser("search", help="nearest items of a gallery to a text or a picture")
     command.add_argument("folder", metavar="RUN")
     command.add_argument("query")
@@ -150,6 +156,13 @@ def _doctor(options):
     if not faults:
         print("No fault found.")
     return 1 if faults else 0
+
+
+def _card(options):
+    run = _load(options.folder)
+    from zoo._card import write_card
+
+    print(write_card(run, options.out, options.licence))
 
 
 def _predict(options):

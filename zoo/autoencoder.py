@@ -42,6 +42,10 @@ class Config(_inputs.Inputs):
 _BASE = {"learning_rate": 3e-3, "batch_size": 32, "modality_dropout": 0.3}
 PRESETS = {
     "base": _BASE,
+    "small": {
+        **_BASE, "image_width": 16, "text_dim": 64, "text_width": 48, "embedding_dim": 64, "decoder_width": 12,
+        "epochs": 20,
+    },
     "tiny": {**_inputs.TINY, "embedding_dim": 16, "decoder_width": 8},
     "corrnet": {
         "modalities": {"left": "image", "right": "image"}, "image_size": (28, 14), "image_channels": 1,

@@ -58,10 +58,14 @@ class Config(_inputs.Inputs):
 _BASE = {"image_encoder": "resnet", "image_grid": 6, "epochs": 12, "learning_rate": 2e-3, "batch_size": 32}
 PRESETS = {
     "base": _BASE,
+    "small": {
+        **_BASE, "image_encoder": "cnn", "text_dim": 64, "width": 128, "batch_size": 64, "learning_rate": 3e-3,
+        "epochs": 15,
+    },
     "tiny": {**_inputs.TINY, "width": 16, "num_layers": 1, "num_heads": 2},
     "adversarial": {**_BASE, "adversarial_weight": 0.3, "optimizer": "adam"},
     "transformer": {**_BASE, "decoder": "transformer", "learning_rate": 1e-3},
-}
+}  # fmt: skip
 
 
 def preprocess(config):

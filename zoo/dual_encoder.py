@@ -67,6 +67,10 @@ _BASE = {
 }  # fmt: skip
 PRESETS = {
     "base": _BASE,
+    "small": {
+        **_BASE, "image_encoder": "cnn", "image_width": 24, "text_dim": 64, "text_width": 128, "embedding_dim": 64,
+        "epochs": 15,
+    },
     "tiny": {**_inputs.TINY, "embedding_dim": 16},
     "siglip": {**_BASE, "loss": "siglip"},
     "vse++": {**_BASE, "loss": "triplet", "negatives": "hardest"},

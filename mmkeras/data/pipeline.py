@@ -74,6 +74,16 @@ class Preprocessor:
         layers = [node.operation for tensor in tensors for node in tensor._keras_history.operation._outbound_nodes]
         return next(layer for layer in layers if not isinstance(layer, raw_presence.RawPresence))
 
+    def for_serving(self):
+        """The same Preprocessor, its vocabularies shared, whose errors all name the row that is to blame."""
+
+        def naming(layer):
+            if not hasattr(layer, "names_all"):
+                return layer
+            return type(layer).from_config({**layer.get_config(), "names_all": True})
+
+        return dataclasses.replace(self, inputs=keras.models.clone_model(self.inputs, clone_function=naming))
+
     @property
     def tables(self):
         """The look-up tables of its vocabularies."""

@@ -171,8 +171,10 @@ def place(thing):
 
 
 def caption(row):
-    """The caption of a scene: its objects and where they lie, and the ground."""
-    parts = [f"a {_noun(thing)} {place(thing)}" for thing in row["objects"]]
+    """The caption of a scene: its objects and where they lie, the first one and then as one reads, and the ground."""
+    first, *others = row["objects"]
+    others.sort(key=lambda thing: (place(thing).startswith("bottom"), place(thing).endswith("right")))
+    parts = [f"a {_noun(thing)} {place(thing)}" for thing in (first, *others)]
     objects = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"{objects} on {'white' if row['mood_image'] > 0 else 'gray'}"
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mmkeras.layers.each_row import each_row
 from mmkeras.layers.spectrogram import frame_size, num_frames
 from mmkeras.layers.traced import traced_once
 
@@ -17,12 +18,14 @@ class DecodeAudio(keras.layers.Layer):
     """WAV bytes `(batch,)` (16-bit PCM, any rate) to a log-mel spectrogram `(batch, frames, mels)` in 0..1.
 
     0 is silence (70 dB below full scale), 1 full scale. Channels are averaged, another rate is resampled, longer
-    sounds are cut and shorter ones end in silence. An empty byte string is an absent sound: silence.
+    sounds are cut and shorter ones end in silence. An empty byte string is an absent sound: silence. What is no sound
+    is an error, which names its row with `names_all`.
 
     Args:
         rate: samples a second.
         seconds: length that is looked at.
         num_mels: bands of the mel scale.
+        names_all: see DecodeImage.
 
     Example:
 
@@ -31,13 +34,14 @@ class DecodeAudio(keras.layers.Layer):
     TensorShape([1, 63, 40])
     """
 
-    def __init__(self, rate=8000, seconds=1.0, num_mels=40, **kwargs):
+    def __init__(self, rate=8000, seconds=1.0, num_mels=40, names_all=False, **kwargs):
         super().__init__(**kwargs)
         if rate < 1000 or seconds <= 0:
             raise ValueError(f"Expected a rate of 1000 or more and seconds > 0. Received: rate={rate}, {seconds=}")
         self.rate = rate
         self.seconds = seconds
         self.num_mels = num_mels
+        self.names_all = names_all
         self.frame = frame_size(rate)
 
     @property
@@ -46,22 +50,20 @@ class DecodeAudio(keras.layers.Layer):
         return max(round(self.rate * self.seconds), 1)
 
     def call(self, sounds):
-        return self._read(sounds)
+        rows = tf.strings.as_string(tf.range(tf.shape(sounds)[0]))
+        return self._read(sounds, tf.strings.join([f"The sound `{self.name.removeprefix('read_')}` in row ", rows]))
 
     @traced_once
-    def _read(self, sounds):
-        samples = tf.map_fn(
-            self._one,
-            sounds,
-            fn_output_signature=tf.TensorSpec((self.num_samples,), tf.float32),
-            parallel_iterations=16,
-        )
+    def _read(self, sounds, names):
+        spec = tf.TensorSpec((self.num_samples,), tf.float32)
+        samples = each_row(self._one, (sounds,), spec, names=names if self.names_all else None)
         power = tf.abs(self._stft(samples)) ** 2 / (self.frame / 2) ** 2
         mels = tf.tensordot(power, self._mel_matrix(), 1)
         decades = -np.log10(_FLOOR)
         return tf.math.log(mels + _FLOOR) / np.log(10) / decades + 1
 
-    def _one(self, sound):
+    def _one(self, given):
+        (sound,) = given
         empty = tf.equal(tf.strings.length(sound), 0)
         samples = tf.cond(empty, lambda: tf.zeros((self.num_samples,)), lambda: self._decode(sound))
         return tf.ensure_shape(samples, (self.num_samples,))
@@ -119,7 +121,8 @@ class DecodeAudio(keras.layers.Layer):
         return keras.KerasTensor((sounds.shape[0], num_frames(self.rate, self.seconds), self.num_mels), dtype="float32")
 
     def get_config(self):
-        return {**super().get_config(), "rate": self.rate, "seconds": self.seconds, "num_mels": self.num_mels}
+        own = {"rate": self.rate, "seconds": self.seconds, "num_mels": self.num_mels, "names_all": self.names_all}
+        return {**super().get_config(), **own}
 
 
 def _repeat(times, step, value):

@@ -4,12 +4,12 @@ import keras
 import tensorflow as tf
 
 from mmkeras.layers.decode_image import DecodeImage
+from mmkeras.layers.each_row import each_row, refused
 from mmkeras.layers.picture_headers import (
     MOST_BLOCKS,
     MOST_PIXELS,
     begin,
-    each,
-    refused,
+    fit_in_memory,
     walk_gifs,
     walk_packed,
     window,
@@ -30,7 +30,7 @@ class DecodeVideo(keras.layers.Layer):
         num_frames: number of frames.
         size: `(height, width)` in pixels.
         channels: 1 or 3.
-        resize: see DecodeImage.
+        resize, names_all: see DecodeImage.
 
     Example:
 
@@ -39,11 +39,12 @@ class DecodeVideo(keras.layers.Layer):
     TensorShape([1, 5, 8, 8, 3])
     """
 
-    def __init__(self, num_frames, size, channels=3, resize="stretch", **kwargs):
+    def __init__(self, num_frames, size, channels=3, resize="stretch", names_all=False, **kwargs):
         super().__init__(**kwargs)
         if num_frames < 1:
             raise ValueError(f"Expected one frame or more. Received: num_frames={num_frames}")
         self.num_frames = num_frames
+        self.names_all = names_all
         self.picture = DecodeImage(size, channels, resize)
 
     def build(self, clips_shape):
@@ -59,7 +60,8 @@ class DecodeVideo(keras.layers.Layer):
         fault, num_pixels = _measured(clips)
         with tf.control_dependencies([refused(fault, names)]):
             given = tf.identity(clips), names
-        return each(self._one, given, tf.TensorSpec(shape, tf.float32), num_pixels)
+        spec = tf.TensorSpec(shape, tf.float32)
+        return each_row(self._one, given, spec, fit_in_memory(num_pixels), names if self.names_all else None)
 
     def _one(self, given):
         clip, name = given
@@ -100,7 +102,7 @@ class DecodeVideo(keras.layers.Layer):
     def get_config(self):
         picture = self.picture
         own = {"num_frames": self.num_frames, "size": picture.size, "channels": picture.channels}
-        return {**super().get_config(), **own, "resize": picture.resize}
+        return {**super().get_config(), **own, "resize": picture.resize, "names_all": self.names_all}
 
 
 PACKED = b"\x08\x07\x12"  # how a serialised tensor of strings begins: its dtype, then its shape

@@ -56,20 +56,9 @@ def measured(images):
     )
 
 
-def refused(fault, names):
-    """An operation that fails if there is a fault, saying the first one behind the name of its row, both `(batch,)`."""
-    bad = tf.not_equal(fault, "")
-    said = tf.boolean_mask(tf.strings.join([names, fault], " "), bad)[:1]
-    return tf.debugging.Assert(~tf.reduce_any(bad), [tf.strings.reduce_join(said)], summarize=1)
-
-
-def each(function, rows, spec, pixels):
-    """`tf.map_fn`, sixteen rows at once; one after the other where a row has so many pixels that few fit in memory."""
-
-    def mapped(at_once):
-        return lambda: tf.map_fn(function, rows, fn_output_signature=spec, parallel_iterations=at_once)
-
-    return tf.cond(tf.reduce_all(pixels <= MOST_PIXELS // 16), mapped(16), mapped(1))
+def fit_in_memory(pixels):
+    """Whether pictures of so many pixels, `(batch,)`, can be read sixteen at once."""
+    return tf.reduce_all(pixels <= MOST_PIXELS // 16)
 
 
 def walk_gifs(gifs, most_frames=None):

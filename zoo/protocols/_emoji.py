@@ -15,10 +15,9 @@ def emoji():
     folder = pathlib.Path(os.environ.get("EMOJI_DATA_DIR", "emoji"))
     if not (folder / "train.jsonl").is_file():
         raise data.DataError(
-            f"Expected drawings of emoji in {folder}, as train.jsonl, validation.jsonl, test_style.jsonl and "
-            'test_concept.jsonl, a line a drawing: {"image", "text", "tags", "category", "subcategory", "style"}. Set '
-            "EMOJI_DATA_DIR to the folder that holds them. Public drawings: googlefonts/noto-emoji (Apache 2.0), "
-            "jdecked/twemoji (CC BY 4.0), microsoft/fluentui-emoji (MIT); names: annotations of Unicode CLDR (Unicode "
-            "License)."
+            f"Expected drawings of emoji in {folder}, or where EMOJI_DATA_DIR says. Make them of clones of "
+            "googlefonts/noto-emoji (Apache 2.0), jdecked/twemoji (CC BY 4.0), microsoft/fluentui-emoji (MIT), "
+            "unicode-org/cldr and Unicode's emoji-test.txt (Unicode License): zoo data import emoji noto-emoji twemoji "
+            f"fluentui-emoji cldr emoji-test.txt --to {folder}"
         )
     return data.open(str(folder))
