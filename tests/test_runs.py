@@ -304,7 +304,7 @@ def test_folders_that_cannot_be_loaded(tmp_path, finished):
         ),
         (
             {"preset": "tny"},
-            "Unknown preset `tny` of `dual_encoder`. Did you mean `tiny`[?] It has: base, tiny, siglip",
+            "Unknown preset `tny` of `dual_encoder`. Did you mean `tiny`[?] It has: base, small, tiny, siglip",
         ),
         (
             {"embeding_dim": 8},

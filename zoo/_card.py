@@ -115,11 +115,9 @@ def _limits(run):
             lines.append(f"`{name}`: {config.video_frames} frames are looked at, in {width} x {height} pixels.")
     for name in run.label_names:
         lines.append(f"`{name}`: one of those listed above is always given, for whatever is asked.")
-    missing = "left out" if len(config.modalities) > 1 else "empty"
-    if config.modality_dropout:
-        lines.append(f"A modality may be {missing}: {config.modality_dropout:.0%} of each were, in training.")
-    elif len(config.modalities) > 1:
-        lines.append("A modality may be left out, but none was in training: expect little of the answer then.")
+    if len(set(config.modalities).intersection(run.signatures["serving_default"].inputs)) > 1:
+        dropped = f"{config.modality_dropout:.0%} of each were" if config.modality_dropout else "none was"
+        lines.append(f"A modality may be left out; {dropped}, in training.")
     lines.append(f"It has seen nothing but `{_source(run)}`: the metrics hold for rows drawn as those were.")
     return "\n".join(f"- {line}" for line in lines)
 
