@@ -62,6 +62,25 @@ def test_weights_that_do_not_exist_are_told(capsys):
         zoo.build("captioner", weights="scenes", preset="tiny")
 
 
+def test_a_run_that_is_taken_in_answers_by_name_and_one_too_large_costs_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(_weights, "FOLDER", tmp_path)
+    folder = _weights.take_in(run.path, "CC0")
+    assert folder == tmp_path / "scenes/fusion_classifier"
+    assert _weights.names() == ["fusion_classifier:scenes"]
+    shipped, rows = zoo.load("fusion_classifier:scenes"), data.scenes(80).test
+    given = {name: rows.cells(name) for name in ("image", "text")}
+    np.testing.assert_array_equal(shipped.predict(**given)["probabilities"], run.predict(**given)["probabilities"])
+    card = (folder / "README.md").read_text()
+    assert 'run = zoo.load("fusion_classifier:scenes")' in card
+    assert all((folder / line.partition("(")[2].rstrip(")")).exists() for line in card.splitlines() if line[:2] == "![")
+    assert size_of(folder) < size_of(run.path)
+    monkeypatch.setattr(_weights, "_MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="Expected at most 1,000 bytes"):
+        _weights.take_in(run.path)
+    assert (folder / "README.md").read_text() == card
+    assert [path.name for path in folder.parent.iterdir()] == ["fusion_classifier"]
+
+
 def test_all_weights_together_are_small():
     sizes = {name: size_of(_weights.folder_of(name)) for name in _weights.names()}
     assert {"captioner:scenes", "dual_encoder:scenes"} <= sizes.keys()

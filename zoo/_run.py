@@ -32,7 +32,7 @@ class Run:
 
     def __init__(self, path, name, config, preset="base", seed=0, skip_bad=False, deterministic=False):
         self.path = pathlib.Path(path)
-        self.called = self.path.as_posix()  # as `zoo.load` takes it
+        self.stored, self.called = self.path, self.path.as_posix()  # where config.json lies, and what `zoo.load` takes
         self.name = name
         self.config = config
         self.preset = preset
@@ -58,7 +58,7 @@ class Run:
     @property
     def saved(self):
         """What `config.json` holds."""
-        return _stored(self.called)[0].read_config()
+        return RunFolder(self.stored).read_config()
 
     def prepared(self, source):
         """A source as the model's `prepare` wants it, where it has one."""
@@ -358,7 +358,7 @@ def load(path, needs_model=True):
     config = _registry.module(saved["model"]).Config(**saved["hyperparameters"])
     options = {key: saved[key] for key in ("preset", "seed", "skip_bad", "deterministic")}
     run = Run(out, saved["model"], config, **options)
-    run.called = str(path)
+    run.stored, run.called = folder.path, str(path)
     kind, _, rest = saved["data"].partition(":")
     run.data = os.path.normpath(folder.path / rest) if kind == "path" else saved["data"]
     run.columns, run.warm_start = saved["columns"], saved.get("warm_start")

@@ -24,7 +24,7 @@ class DecodeImage(keras.layers.Layer):
         size: `(height, width)` in pixels.
         channels: 1 or 3.
         resize: `"stretch"` to the size, `"pad"` with white, or `"crop"` the middle.
-        names_all: whether every error names its row, at the cost of half a millisecond a batch: for serving.
+        names_all: whether every error names its row, which makes reading slower: for serving.
 
     Example:
 

@@ -15,8 +15,8 @@ def each_row(function, rows, spec, at_once=True, names=None):
 
     Args:
         at_once: whether sixteen rows may be read at the same time, which takes memory; a tensor.
-        names: of the rows, `(batch,)`: one that fails is then an error which says its name, at the cost of half a
-            millisecond; None for the error as it comes.
+        names: of the rows, `(batch,)`: one that fails is then an error which says its name, but reading is slower;
+            None for the error as it comes.
     """
 
     def mapped(number):
