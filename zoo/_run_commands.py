@@ -56,7 +56,10 @@ def add_run_commands(commands):
     command.add_argument("--licence", help="of the weights, as it is to be printed")
     command.add_argument("--out", help="the file (RUN/README.md)")
     command.set_defaults(run=_card)
+    _add_serving_commands(commands)
 
+
+def _add_serving_commands(commands):
     command = commands.add_parser("search", help="nearest items of a gallery to a text or a picture")
     command.add_argument("folder", metavar="RUN")
     command.add_argument("query")
