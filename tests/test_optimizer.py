@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import zoo
+from mmkeras import data
 from mmkeras.training import make_optimizer, tensorflow_optimizers
+from zoo import _registry
 
 STEPS = 40
 
@@ -77,6 +80,54 @@ def test_under_a_strategy_the_step_is_that_of_keras():
         model.compile(make_optimizer("adam", 0.1), "mse")
     model.fit(np.ones((4, 3), "float32"), np.zeros((4, 1), "float32"), batch_size=4, verbose=0)
     np.testing.assert_allclose(model.get_weights()[0], 0.9, atol=1e-6)
+
+
+# float16, whose losses are scaled
+
+OWN_STEPS = [
+    ("dual_encoder", {"chunk": 3}),
+    ("conditional_gan", {"penalty_weight": 1.0}),
+    ("multitask", {"balance": "gradnorm"}),
+    ("multitask", {"balance": "pcgrad"}),
+    ("few_shot", {"method": "maml"}),
+    ("few_shot", {"method": "reptile"}),
+    ("captioner", {"adversarial_weight": 0.5}),
+    ("fusion_classifier", {"balance": "ogm_ge", "num_classes": 6}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OWN_STEPS, ids=[f"{n}-{next(iter(o))}" for n, o in OWN_STEPS])
+def test_own_steps_with_scaled_losses_are_those_without(name, options):
+    preprocessor, split = zoo.preprocessor(name, "tiny", **options), data.scenes(16).train
+    data.adapt(preprocessor, split)
+    config, module = _registry.configure(name, "tiny", **options), _registry.module(name)
+    (batch,) = data.batches(split, preprocessor, config.batch_size, training=False).take(1)
+    after = []
+    for scale in (lambda optimizer: optimizer, tensorflow_optimizers.LossScale):
+        keras.utils.set_random_seed(0)
+        model, objective = module.build(config), module.objective(config)
+        start = [weight.numpy() for weight in model.trainable_variables]
+        optimizer = scale(tensorflow_optimizers.SGD(2.0**-7))
+        model.compile(optimizer, **(objective if isinstance(objective, dict) else {}))
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        logs = model.train_step(batch)
+        after.append([*logs.values(), *(weight.numpy() for weight in model.trainable_variables)])
+    for one, other in zip(*after, strict=True):
+        np.testing.assert_array_equal(one, other)  # to the bit: the scale is a power of two
+    assert max(np.abs(a - b).max() for a, b in zip(start, after[0][-len(start) :], strict=True)) > 1e-4
+
+
+def test_a_step_that_overflows_is_left_out():
+    weight = keras.Variable([1.0, 2.0])
+    optimizer = tensorflow_optimizers.LossScale(make_optimizer("adamw", 0.1, clip_norm=1.0))
+    optimizer.build([weight])
+    optimizer.apply([tf.constant([np.inf, 0.0])])
+    assert weight.numpy().tolist() == [1.0, 2.0]
+    assert float(optimizer.scale_loss(1.0)) == 2.0**14
+    optimizer.apply([tf.constant([2.0**14, 0.0])])
+    assert weight.numpy()[0] < 1.0
+    assert optimizer.inner_optimizer.norms.numpy().tolist() == [[0.0], [1.0]]
 
 
 def test_a_compiled_model_keeps_its_optimizer(tmp_path):

@@ -83,6 +83,7 @@ SPOILED = [
 
 def trainings(folder, names, several=(2,)):
     jobs = [{"name": name, "out": f"{folder}/{name}-{n}", "devices": n} for name in names for n in (1, *several)]
+    jobs += [{"name": name, "out": f"{folder}/{name}-scaled", "devices": 2, "scaled": True} for name in names]
     jobs += [{"name": n, "out": f"{folder}/{n}-first-{d}", "devices": d, **FIRST_STEP} for n in names for d in (1, 2)]
     for name, what in SPOILED:
         if name in names:
@@ -97,6 +98,7 @@ def trainings(folder, names, several=(2,)):
 def check(folder, name, several=(2,)):
     for count in several:
         same(folder / f"{name}-1", folder / f"{name}-{count}")
+    same(folder / f"{name}-1", folder / f"{name}-scaled")
     start = weights(folder / f"{name}-first-1", start=True)
     slopes = [[s - w for s, w in zip(start, weights(folder / f"{name}-first-{n}"), strict=True)] for n in (1, 2)]
     size = max(np.abs(slope).max() for slope in slopes[0])
@@ -152,6 +154,15 @@ def test_every_row_is_read_once(count, drop_remainder):
         assert np.ptp([len(part) for part in parts]) <= 1
 
 
+def test_no_replica_is_without_rows():
+    for replica in range(3):
+        (rows,), numbers = data.row_numbers(np.arange(14), 12, replicas=(replica, replica + 1, 3))
+        assert rows.tolist() == np.array_split(np.arange(14), 3)[replica].tolist()
+        assert numbers.tolist() == [replica]
+    with pytest.raises(ValueError, match="Expected at least 3 rows, one for each replica. Received: 2."):
+        data.row_numbers(np.arange(2), 12, replicas=(0, 1, 3))
+
+
 def test_several_replicas_of_a_process_get_theirs_in_turn():
     rows, numbers = data.row_numbers(np.arange(16), 8, replicas=(2, 4, 4), first_step=1)
     assert [part.tolist() for part in rows] == [[12, 13], [14, 15]]
@@ -162,6 +173,13 @@ def test_a_batch_must_be_shared_out_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "pieces", lambda strategy: (0, 3, 3), raising=False)
     with pytest.raises(ValueError, match=r"--batch-size that 3 replicas can share out evenly. Received: 8. Take 6"):
         zoo.train("fusion_classifier", "scenes:64", out=tmp_path / "run", preset="tiny", verbose=0)
+
+
+def test_every_replica_needs_a_row_to_validate_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "pieces", lambda strategy: (0, 4, 4), raising=False)
+    with pytest.raises(ValueError, match="at least 4 rows of the validation split, one for each replica. Received: 3."):
+        zoo.train("fusion_classifier", "scenes:24", out=tmp_path / "run", preset="tiny", verbose=0)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("said", ["", "{", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'])

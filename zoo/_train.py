@@ -86,11 +86,7 @@ def train(
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
     run.replicas, run.data_service = training.pieces(strategy), data_service
-    if jit == "on" and (run.deterministic or run.replicas[2] > 1):
-        why = "a training that is --deterministic" if run.deterministic else f"{run.replicas[2]} replicas"
-        raise ValueError(
-            f"XLA compiles the step of one replica, whose draws may differ. Received: --jit on, and {why}."
-        )
+    _check_replicas(run, validation, jit)
     with strategy.scope(), training.precision(run.mixed_precision):
         _build_model(run, train_split, jit_compile=jit == "on", steps_per_execution=steps_per_execution)
     if not resume:
@@ -119,6 +115,20 @@ def _check_options(data, resume, overwrite, warm_start, jit, steps_per_execution
         raise ValueError(f"Expected --jit auto, on or off. Received: {jit!r}.")
     if steps_per_execution < 1:
         raise ValueError(f"Expected --steps-per-execution of at least 1. Received: {steps_per_execution}.")
+
+
+def _check_replicas(run, validation, jit):
+    count = run.replicas[2]
+    if jit == "on" and (run.deterministic or count > 1):
+        why = "a training that is --deterministic" if run.deterministic else f"{count} replicas"
+        raise ValueError(
+            f"XLA compiles the step of one replica, whose draws may differ. Received: --jit on, and {why}."
+        )
+    if len(validation) < count:
+        raise ValueError(
+            f"Expected at least {count} rows of the validation split, one for each replica. "
+            f"Received: {len(validation)}."
+        )
 
 
 def _with_columns(hyperparameters, columns, source):
@@ -276,13 +286,6 @@ def _build_model(run, split, **options):
     run.model = run.module.build(config)
     steps = _batches(run, split)[1]
     _registry.compile_model(run.module, run.model, config, steps * config.epochs, **options)
-    if hasattr(run.model.optimizer, "inner_optimizer") and not type(run.model).train_step.__module__.startswith(
-        "keras."
-    ):
-        raise ValueError(
-            f"`{run.name}` takes training steps of its own, whose losses float16 would have to scale: take "
-            "--mixed-precision bfloat16."
-        )
     if config.patience and "loss" not in {metric.name for metric in run.model.metrics}:
         raise ValueError(f"`{run.name}` has no one validation loss that --patience could wait for. Leave it out.")
     if not run.model.optimizer.built:

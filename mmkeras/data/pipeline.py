@@ -205,13 +205,21 @@ def row_numbers(order, batch_size, drop_remainder=False, first_step=0, replicas=
     Args:
         order: numbers of the rows.
         batch_size, drop_remainder, first_step, replicas: see `batches`. Where there are several replicas, each one's
-            part of a batch has a number of its own.
+            part of a batch has a number of its own, and none is empty: a last batch of fewer rows than replicas joins
+            the one before it.
+
+    Raises:
+        ValueError: if there are fewer rows than replicas.
     """
     first, end, count = replicas
-    num_rows = len(order) - len(order) % batch_size if drop_remainder else len(order)
+    ends, rest = list(range(batch_size, len(order) + 1, batch_size)), len(order) % batch_size
+    if rest and not drop_remainder:
+        if len(order) < count:
+            raise ValueError(f"Expected at least {count} rows, one for each replica. Received: {len(order)}.")
+        ends = [*ends[:-1], len(order)] if ends and rest < count else [*ends, len(order)]
     parts, numbers = [], []
-    for step in range(first_step, -(-num_rows // batch_size)):
-        batch = order[step * batch_size : min((step + 1) * batch_size, num_rows)]
+    for step in range(first_step, len(ends)):
+        batch = order[step * batch_size : ends[step]]
         parts += np.array_split(batch, count)[first:end]
         numbers += range(step * count + first, step * count + end)
     sizes = [len(part) for part in parts]

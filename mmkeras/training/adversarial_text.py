@@ -71,7 +71,7 @@ class AdversarialText(ObjectiveModel):
         share = replicas.share(ops.shape(x["presence"])[0])
         with tf.GradientTape() as tape:
             discriminator_loss = self._reading_loss(x, tf.stop_gradient(self.draw(x)), training=True)
-            own = share * discriminator_loss
+            own = self.discriminator_optimizer.scale_loss(share * discriminator_loss)
         readers = self.discriminator.trainable_variables
         gradients = tape.gradient(own, readers)
         self.discriminator_optimizer.apply_gradients(zip(gradients, readers, strict=True))
@@ -80,7 +80,7 @@ class AdversarialText(ObjectiveModel):
             loss = self.compute_loss(x, y, self(x, training=True))
             adversarial_loss = tf.reduce_mean(tf.nn.softplus(-self._judge(x, self.draw(x))))
             begun = tf.minimum(tf.cast(self.optimizer.iterations, tf.float32) / self.settings["ramp"], 1.0)
-            total = loss + share * begun * self.settings["weight"] * adversarial_loss
+            total = self.optimizer.scale_loss(loss + share * begun * self.settings["weight"] * adversarial_loss)
         self.optimizer.apply_gradients(zip(tape.gradient(total, writers), writers, strict=True))
         self._loss_tracker.update_state(loss * replicas.count())
         return self._told(adversarial_loss, discriminator_loss)

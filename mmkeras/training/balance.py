@@ -96,13 +96,14 @@ class MultiTask(ObjectiveModel):
         with tf.GradientTape(persistent=True) as tape:
             outputs = self(x, training=True)
             losses, parts = self._task_losses(self.matched(x), y, outputs)
-            each = tf.unstack(losses, len(self.objective.terms))
+            each = tf.unstack(self.optimizer.scale_loss(losses), len(self.objective.terms))
             total = tf.reduce_sum(losses * self._task_weights(losses)) + sum(self.losses) / replicas.count()
+            scaled = self.optimizer.scale_loss(total)
         self.told(x, total, parts)
         if self.balance == "gradnorm":
             kernel = self.get_layer(self.shared).kernel
             slopes = replicas.total([tape.gradient(loss, kernel) for loss in each])
-            gradients = tape.gradient(total, variables)
+            gradients = tape.gradient(scaled, variables)
             self._follow_norms(replicas.total(losses), tf.stack([tf.norm(slope) for slope in slopes]))
         else:
             gradients = self._without_conflicts([tape.gradient(loss, variables) for loss in each], variables)

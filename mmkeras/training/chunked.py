@@ -38,7 +38,8 @@ class Chunked(ObjectiveModel):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(floats)
             loss = self.compute_loss(x, y, {**outputs, **floats}, training=True)
-        slopes = tape.gradient(loss, floats, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            scaled = self.optimizer.scale_loss(loss)
+        slopes = tape.gradient(scaled, floats, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients = self._gradients(x, slopes)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._counted(x, y, outputs, loss)

@@ -79,12 +79,13 @@ class Episodic(MultiInput):
         if self.method == "maml":
             with tf.GradientTape() as tape:
                 loss = sum(self._query_loss(*task, [v + 0.0 for v in variables]) for task in tasks) / len(tasks)
-                own = loss / replicas.count()
+                own = self.optimizer.scale_loss(loss / replicas.count())
             gradients = tape.gradient(own, variables)
         else:
             reached = [self.adapted(*self._both(task), [v + 0.0 for v in variables]) for task in tasks]
             parts, each = len(tasks) * replicas.count(), zip(variables, *reached, strict=True)
             gradients = [v / replicas.count() - sum(values) / parts for v, *values in each]
+            gradients = [self.optimizer.scale_loss(gradient) for gradient in gradients]
             loss = sum(self._query_loss(*task, [v + 0.0 for v in variables]) for task in tasks) / len(tasks)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._loss_tracker.update_state(loss)

@@ -90,8 +90,9 @@ class ModalityBalance(MultiInput):
         with tf.GradientTape() as tape:
             outputs = self(x, training=True)
             loss = self.compute_loss(x, y, outputs, sample_weight)
+            scaled = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
-        slopes, count = tape.gradient(loss, variables), replicas.count()
+        slopes, count = tape.gradient(scaled, variables), replicas.count()
         if count > 1:  # noise is added to the whole gradient; the optimiser will sum once more
             slopes = replicas.total([tf.convert_to_tensor(slope) / count for slope in slopes])
         gradients = dict(zip(map(id, variables), slopes, strict=True))

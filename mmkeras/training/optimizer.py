@@ -6,7 +6,7 @@ import keras
 def make_optimizer(
     name, learning_rate, weight_decay=0.0, clip_norm=0.0, schedule="constant", warmup=0.0, steps=None, beta_1=0.9
 ):
-    """A Keras optimiser.
+    """A Keras optimiser; on TensorFlow one that scales the loss where layers are made that compute in float16.
 
     Args:
         name: `"adamw"`, `"adam"`, `"sgd"` (with momentum 0.9), `"rmsprop"` or `"lion"`.
@@ -45,4 +45,7 @@ def make_optimizer(
         "rmsprop": classes.RMSprop,
         "lion": classes.Lion,
     }
-    return by_name[name](**options)
+    optimizer = by_name[name](**options)
+    if keras.config.dtype_policy().name == "mixed_float16" and keras.backend.backend() == "tensorflow":
+        return classes.LossScale(optimizer)
+    return optimizer

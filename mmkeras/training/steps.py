@@ -140,7 +140,7 @@ class Adversarial(keras.Model):
             loss = of_real + of_fake
             if self.settings["penalty_weight"]:
                 loss += self.settings["penalty_weight"] * self._penalty(real, fake, condition)
-            own = share * loss
+            own = self.discriminator_optimizer.scale_loss(share * loss)
         variables = self.discriminator.trainable_variables
         self.discriminator_optimizer.apply_gradients(zip(tape.gradient(own, variables), variables, strict=True))
         return loss
@@ -163,7 +163,7 @@ class Adversarial(keras.Model):
                 features = tf.stop_gradient(self._judge(real, condition, training=True)["features"])
                 means = [tf.reduce_mean(replicas.gathered(x), axis=0) for x in (features, fake["features"])]
                 loss += self.settings["feature_weight"] * tf.reduce_mean(tf.square(means[0] - means[1]))
-            own = share * loss
+            own = self.optimizer.scale_loss(share * loss)
         variables = self.generator.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(own, variables), variables, strict=True))
         return loss

@@ -18,6 +18,7 @@ class _Summed:
     def __init__(self, *arguments, global_clipnorm=None, **options):
         super().__init__(*arguments, **options)
         self.clip_norm = global_clipnorm
+        self.given_sums = False  # whether what it applies is summed already
 
     def build(self, variables):
         super().build(variables)
@@ -28,12 +29,7 @@ class _Summed:
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(trainable_variables)
-        context = tf.distribute.get_replica_context()
-        if context is not None and context.num_replicas_in_sync > 1:
-            given = [gradient for gradient in grads if gradient is not None]
-            summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, given))
-            grads = [gradient if gradient is None else next(summed) for gradient in grads]
-        return super().apply(self._clipped(grads), trainable_variables)
+        return super().apply(self._clipped(grads if self.given_sums else _summed(grads)), trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return list(grads_and_vars)  # they are summed already, see `apply`
@@ -48,6 +44,16 @@ class _Summed:
 
     def get_config(self):
         return {**super().get_config(), "global_clipnorm": self.clip_norm}
+
+
+def _summed(gradients):
+    """Gradients, some of them None, summed over the replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    given = [gradient for gradient in gradients if gradient is not None]
+    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, given))
+    return [gradient if gradient is None else next(summed) for gradient in gradients]
 
 
 def _norm(gradient):
@@ -131,6 +137,33 @@ class RMSprop(_Summed, keras.optimizers.RMSprop):
 @keras.saving.register_keras_serializable(package="mmkeras")
 class Lion(_Summed, keras.optimizers.Lion):
     """`keras.optimizers.Lion` (Chen 2023), gradients summed over the replicas before they are clipped."""
+
+
+@keras.saving.register_keras_serializable(package="mmkeras")
+class LossScale(keras.optimizers.LossScaleOptimizer):
+    """`keras.optimizers.LossScaleOptimizer` around an optimiser of this file: float16 needs it (Micikevicius 2018).
+
+    Keras' own looks at one replica's gradients; a step is left out here where the sum over all is not finite.
+
+    Example:
+
+    >>> weight, optimizer = keras.Variable([1.0, 2.0]), LossScale(SGD(0.5, momentum=0.0))
+    >>> optimizer.build([weight])
+    >>> float(optimizer.scale_loss(1.0))
+    32768.0
+    >>> optimizer.apply([tf.constant([32768.0, 65536.0])])
+    >>> weight.numpy().tolist()
+    [0.5, 1.0]
+    """
+
+    def __init__(self, inner_optimizer, **options):
+        super().__init__(inner_optimizer, **options)
+        inner_optimizer.given_sums = True
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(trainable_variables)
+        return super().apply(_summed(grads), trainable_variables)
 
 
 def gradient_norms(model, steps_before=0):

@@ -16,7 +16,8 @@ import zoo
 from mmkeras import data as sources
 from mmkeras import training
 from mmkeras.layers import replicas
-from mmkeras.training import loop
+from mmkeras.training import loop, make_optimizer
+from mmkeras.training.tensorflow_optimizers import LossScale
 from zoo._run import Run
 
 PLAIN = {
@@ -56,10 +57,11 @@ def main(jobs):
         train(strategies, **job)
 
 
-def train(strategies, name, out, devices=1, floatx="float64", spoil=None, data="scenes:160", **options):
+def train(strategies, name, out, devices=1, floatx="float64", spoil=None, scaled=False, data="scenes:160", **options):
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(floatx)
     training.make_strategy = lambda _: strategies[devices]
+    training.make_optimizer = make_scaled if scaled else make_optimizer
     if spoil:
         module, attribute, other = SPOIL[spoil]
         kept = getattr(module, attribute)
@@ -76,6 +78,11 @@ def train(strategies, name, out, devices=1, floatx="float64", spoil=None, data="
         setattr(module, attribute, kept)
     if (run.path / "config.json").exists():
         np.savez(run.path / "weights.npz", **start, **weights(run.model))
+
+
+def make_scaled(*arguments):
+    """As float16 has it, in another precision."""
+    return LossScale(make_optimizer(*arguments))
 
 
 def weights(model):
