@@ -164,6 +164,13 @@ def test_networks_of_pytorch_answer_as_ours(name, tmp_path, monkeypatch):
         train._apart(tmp_path, "torch")
 
 
+def test_answers_that_are_no_numbers_are_not_the_same(tmp_path):
+    for name, label in (("keras", 1.0), ("torch", np.nan)):
+        np.savez(tmp_path / f"{name}.npz", label=label, image=1.0)
+    with pytest.raises(AssertionError, match="`label` of torch .* is nan from Keras'"):
+        train._apart(tmp_path, "torch")
+
+
 @pytest.mark.slow
 def test_the_dataloader_makes_the_same_batches(tmp_path):
     pytest.importorskip("torch", reason='needs PyTorch: pip install -e ".[bench]"')

@@ -104,6 +104,13 @@ def test_gradient_of_maml_equals_finite_differences(double):
     assert max(np.abs(a.numpy() - b.numpy()).max() for a, b in pairs) > 1e-3
 
 
+def test_validation_is_the_mean_over_the_episodes(double):
+    episodes = np.random.default_rng(1).normal(size=(2, WAYS, SHOTS + QUERIES, 4))
+    model = small("maml")
+    logs = model.test_step(({"vector": keras.ops.convert_to_tensor(episodes.reshape(-1, 4))},))
+    assert float(logs["loss"]) == pytest.approx(outer_loss([w.numpy() for w in model.trainable_variables], episodes))
+
+
 def test_reptile_moves_to_where_descent_leads(double):
     episodes = np.random.default_rng(1).normal(size=(2, WAYS, SHOTS + QUERIES, 4))
     model = small("reptile")

@@ -118,6 +118,20 @@ def test_own_steps_with_scaled_losses_are_those_without(name, options):
     assert max(np.abs(a - b).max() for a, b in zip(start, after[0][-len(start) :], strict=True)) > 1e-4
 
 
+def test_gradnorm_leaves_a_step_out_that_overflows():
+    preprocessor, split = zoo.preprocessor("multitask", "tiny"), data.scenes(16).train
+    data.adapt(preprocessor, split)
+    model = zoo.build("multitask", "tiny", balance="gradnorm")
+    model.optimizer = tensorflow_optimizers.LossScale(model.optimizer, initial_scale=2.0**127)
+    model.optimizer.build(model.trainable_variables)
+    weights, before = model.get_layer("task_weights").values, [w.numpy() for w in model.trainable_variables]
+    for batch in data.batches(split, preprocessor, 8, training=False):
+        model.train_step(batch)
+    assert weights.numpy().tolist() == [1.0] * weights.shape[0]
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.trainable_variables, strict=True))
+    assert float(model.optimizer.dynamic_scale) < 2.0**127
+
+
 def test_a_step_that_overflows_is_left_out():
     weight = keras.Variable([1.0, 2.0])
     optimizer = tensorflow_optimizers.LossScale(make_optimizer("adamw", 0.1, clip_norm=1.0))

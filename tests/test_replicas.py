@@ -182,6 +182,13 @@ def test_every_replica_needs_a_row_to_validate_on(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_tf_config_has_workers_alone(monkeypatch):
+    said = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}'
+    monkeypatch.setenv("TF_CONFIG", said)
+    with pytest.raises(ValueError, match="name workers alone: the first of them is the chief. Received: chief."):
+        training.make_strategy("multi_worker")
+
+
 @pytest.mark.parametrize("said", ["", "{", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'])
 def test_an_unreadable_tf_config_is_told(monkeypatch, said):
     monkeypatch.setenv("TF_CONFIG", said)
@@ -230,7 +237,52 @@ def test_signals_are_passed_on(capfd):
     )
     threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     assert launched(code) == 143
-    assert sorted(capfd.readouterr().out.splitlines()) == ["[worker 0] stopped", "[worker 1] stopped"]
+    said = capfd.readouterr()
+    assert sorted(said.out.splitlines()) == ["[worker 0] stopped", "[worker 1] stopped"]
+    assert said.err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "code"), [("all", 143), ("worker 1", 137)])
+def test_workers_that_are_stopped_or_killed_go_on_from_their_checkpoint(tmp_path, victim, code):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "zoo._cli", "launch", "--workers", "2", "--", "train", "dual_encoder"]
+    options = ["--data", "scenes:160", "--preset", "tiny", "--epochs", "500", "--checkpoint-seconds", "1"]
+    with subprocess.Popen([*command, *options, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as process:  # fmt: skip
+        while len(checkpoints(out)) < 3:
+            assert process.poll() is None
+            time.sleep(0.2)
+        began = time.monotonic()
+        if victim == "all":
+            process.send_signal(signal.SIGTERM)
+        else:
+            os.kill(workers_of(process)[1], signal.SIGKILL)
+        said = process.communicate(timeout=90)[0]
+    assert process.returncode == code, said
+    assert time.monotonic() - began < 60
+    if victim == "all":
+        assert "[worker 0] zoo: stopped by SIGTERM after epoch" in said
+        assert "[worker 1] zoo: stopped by SIGTERM after the chief; --resume goes on from there" in said
+    else:
+        assert "worker 1 ended with SIGKILL; the others are stopped" in said
+        assert "[worker 0] zoo: error: Another worker has ended, or cannot be reached." in said
+    newest = checkpoints(out)[-1].stem
+    epoch = int(newest.split("-")[1])
+    resumed = subprocess.run([*command, "--resume", "--epochs", str(epoch + 1), "--out", str(out)],
+                             capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert f"goes on after epoch {epoch}, step {int(newest.split('-')[3])} of the next" in resumed.stdout
+    assert (out / "model.keras").exists()
+
+
+def checkpoints(folder):
+    return sorted((folder / "checkpoints").glob("epoch-*.npz"))
+
+
+def workers_of(process):
+    """The process numbers of what a launcher has started, in the order of their start."""
+    return list(map(int, pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
 
 
 def test_a_worker_that_hangs_is_killed(monkeypatch):

@@ -1,5 +1,6 @@
 """What a training survives: kills at any moment, signals, full disks, files that vanish, losses that are no number."""
 
+import csv
 import errno
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 import zoo
 from mmkeras.data import DataError
 from mmkeras.runs import RunFolder, remove_beside
-from mmkeras.training import Stopped
+from mmkeras.training import Checkpoints, Stopped
 from zoo._cli import main
 from zoo.bench import faults
 
@@ -73,16 +74,31 @@ def after_step(monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_stops_after_a_checkpoint(tmp_path, after_step, number, code):
-    whole = train(tmp_path / "whole")
-    after_step((1, 1), lambda: signal.raise_signal(number))
-    with pytest.raises(Stopped, match=f"stopped by {number.name} after epoch 2, step 1; --resume goes on") as stopped:
-        train(tmp_path / "run")
+@pytest.mark.parametrize("at_once", [1, 6])
+def test_a_signal_stops_after_a_checkpoint(tmp_path, monkeypatch, number, code, at_once):
+    whole, stop = train(tmp_path / "whole"), at_once  # of six steps: after the last the epoch has yet to be validated
+    begin = Checkpoints.on_epoch_begin
+
+    def told(checkpoints, epoch, logs=None):
+        begin(checkpoints, epoch, logs)
+        if epoch == 1:
+            monkeypatch.undo()
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Checkpoints, "on_epoch_begin", told)
+    with pytest.raises(Stopped, match=f"stopped by {number.name} after epoch 2, step {stop}; --resume goes") as stopped:
+        train(tmp_path / "run", steps_per_execution=at_once)
     assert stopped.value.code == code
-    assert RunFolder(tmp_path / "run").checkpoints()[-1].stem == "epoch-00001-step-000001"
+    assert RunFolder(tmp_path / "run").checkpoints()[-1].stem == f"epoch-00001-step-{stop:06d}"
     resumed = zoo.train("fusion_classifier", out=tmp_path / "run", resume=True, verbose=0)
     for a, b in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert histories(tmp_path / "run") == pytest.approx(histories(tmp_path / "whole"), rel=1e-4)
+
+
+def histories(folder):
+    with (folder / "history.csv").open() as file:
+        return [float(value) for row in csv.DictReader(file) for value in row.values()]
 
 
 def test_the_command_says_how_it_was_stopped(tmp_path, after_step, capsys):
@@ -104,10 +120,53 @@ def test_a_full_disk_leaves_the_checkpoints_that_are_there(tmp_path, after_step)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     after_step((1, 2), full)
-    with pytest.raises(OSError, match=r"disk is full: no checkpoint after epoch 1, step 2 of the next.*--resume"):
+    with pytest.raises(OSError, match=r"disk is full. The checkpoints that are there are whole.*--resume"):
         train(tmp_path / "run")
     assert RunFolder(tmp_path / "run").checkpoints()[-1].stem == "epoch-00001-step-000001"
     assert len(train(tmp_path / "run", None, resume=True).model.get_weights()) > 0
+
+
+@pytest.mark.parametrize("what", ["write_history", "save_model"])
+def test_a_full_disk_is_told_wherever_it_is_met(tmp_path, monkeypatch, what):
+    def full(folder, *given):
+        if what == "save_model" and given[0] != "model":
+            return write(folder, *given)
+        if what == "write_history" and not given[0]:
+            return write(folder, *given)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write = getattr(RunFolder, what)
+    monkeypatch.setattr(RunFolder, what, full)
+    with pytest.raises(OSError, match="The disk is full"):
+        train(tmp_path / "run", epochs=1)
+    assert RunFolder(tmp_path / "run").checkpoints()
+
+
+def test_torn_checkpoints_do_not_crowd_out_those_that_are_whole(tmp_path):
+    folder, run = RunFolder(tmp_path / "run"), train(tmp_path / "run", epochs=2)
+    whole, *torn = folder.checkpoints()
+    for path in torn:
+        path.write_bytes(b"torn")
+    assert folder.restore_checkpoint(run.model)[:2] == (1, 4)
+    folder.save_checkpoint(run.model, 1, 5, [])
+    assert folder.checkpoints() == [whole, folder / "checkpoints" / "epoch-00001-step-000005.npz"]
+    for path in folder.checkpoints():
+        path.write_bytes(b"torn")
+    with pytest.raises(ValueError, match="No checkpoint in .* can be read. Train anew with --overwrite"):
+        train(tmp_path / "run", None, resume=True)
+
+
+def test_a_run_is_resumed_with_the_data_that_it_began_with(tmp_path):
+    write_pictures(tmp_path / "data")
+    options = {"modalities": {"image": "image"}, "epochs": 1}
+    train(tmp_path / "run", tmp_path / "data", **options)
+    with pytest.raises(ValueError, match=r"resumed with its own data, .*data. Received: --data scenes:48"):
+        train(tmp_path / "run", "scenes:48", resume=True, **options)
+    train(tmp_path / "run", tmp_path / "data", resume=True, **options)
+    lines = (tmp_path / "data" / "train.jsonl").read_text().splitlines()
+    (tmp_path / "data" / "train.jsonl").write_text("\n".join(lines[:-1]))
+    with pytest.raises(ValueError, match="have changed: it began with .*'train': 40.*now there are .*'train': 39"):
+        train(tmp_path / "run", None, resume=True, **options)
 
 
 def test_a_file_that_vanishes_is_named(tmp_path, monkeypatch):
@@ -143,7 +202,7 @@ def write_pictures(folder):
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     message = (
-        r"no longer a number in epoch \d, step \d: .*The largest gradient in that step has the norm (nan|inf|\d).*"
+        r"no longer a number in epoch \d, step \d: .*The largest gradient in the last step has the norm (nan|inf|\d).*"
         r" that of `.+`\. The last checkpoint has the weights from before\. Try a smaller --learning-rate"
     )
     with pytest.raises(FloatingPointError, match=message):
@@ -158,8 +217,8 @@ def test_the_largest_gradient_is_that_of_the_steps_before(tmp_path, monkeypatch)
 
     norms = {"a": [1.0, 5.0], "b": [2.0, float("nan")]}
     monkeypatch.setattr(loop, "gradient_norms", lambda model, before=0: {k: v[1 - before] for k, v in norms.items()})
-    said = loop._not_finite(None, 1, 3, {"loss": float("nan")})
-    assert "in that step has the norm nan, that of `b`." in said
+    said = loop._not_finite(None, 1, 3, 1, {"loss": float("nan")})
+    assert "in the last step has the norm nan, that of `b`." in said
     assert "in the step before has the norm 2, that of `b`." in said
 
 
@@ -177,12 +236,14 @@ def test_what_was_killed_before_it_began_is_no_obstacle(tmp_path):
 
 
 def test_only_what_dead_processes_left_is_removed(tmp_path):
-    left, live = tmp_path / "checkpoints" / ".99999999-epoch.npz", tmp_path / f".{os.getpid()}-model.keras"
+    left, live = tmp_path / "checkpoints" / ".99999999-epoch.npz", tmp_path / f".{os.getppid()}-model.keras"
     left.parent.mkdir()
-    for path in (left, live, tmp_path / ".hidden"):
+    own = tmp_path / f".{os.getpid()}-model.keras"  # of one that had this number before, as in a container
+    for path in (left, live, own, tmp_path / ".hidden"):
         path.write_text("x")
     remove_beside(tmp_path)
     assert not left.exists()
+    assert not own.exists()
     assert live.exists()
     assert (tmp_path / ".hidden").exists()
 

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow or Keras before a command needs it: `zoo --help`
 import argparse
 import os
 import re
+import signal
 import sys
 import threading
 import typing
@@ -28,7 +29,7 @@ def main(arguments=None):
         sys.stdout.flush()
     except BrokenPipeError:  # `zoo list | head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is told so once more at exit
-        return 0
+        return 128 + signal.SIGPIPE  # as a shell calls it: a training that ends so is not done
     except KeyboardInterrupt as stop:
         print(f"zoo: {stop or 'stopped'}", file=sys.stderr)
         return getattr(stop, "code", 130)

@@ -12,13 +12,14 @@ import time
 
 from zoo._config import did_you_mean
 
-GRACE = 10.0  # seconds that the others have to stop when one has ended
+GRACE = 30.0  # seconds that the others have to stop when one has failed
+GRACE_TOLD = 60.0  # and when all were told to: the chief writes a checkpoint
 
 
 def launch(command, workers, environment=None):
     """Runs a command as several workers, each with its TF_CONFIG; their lines are printed behind `[worker N]`.
 
-    SIGTERM and Ctrl-C are passed on. When a worker fails, the others are told to stop: they would wait for it.
+    SIGTERM, SIGHUP and Ctrl-C are passed on. When a worker fails, the others are told to stop: they would wait for it.
 
     Args:
         command: list of arguments, the program first.
@@ -34,14 +35,19 @@ def launch(command, workers, environment=None):
     for printer in printers:
         printer.start()
 
+    told = []  # when somebody has stopped the training
+
     def tell(number, frame=None):
+        if frame is not None:
+            told.append(time.monotonic())
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    passed_on = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, tell) for number in passed_on}
     try:
-        code = _wait(processes, tell)
+        code = _wait(processes, tell, told)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -76,20 +82,22 @@ def _print(stream, index):
         print(f"[worker {index}] {line}", end="", flush=True)
 
 
-def _wait(processes, tell):
-    """The exit code of all, once the last has ended."""
-    failed, told = None, None
+def _wait(processes, tell, told):
+    """The exit code of all, once the last has ended; `told` is when somebody has stopped them."""
+    failed, since = None, None
     while any(process.poll() is None for process in processes):
         codes = [process.poll() for process in processes]
-        if failed is None and any(codes):
+        if failed is None and not told and any(codes):
             index = next(i for i, code in enumerate(codes) if code)
-            failed, told = codes[index], time.monotonic()
-            print(f"worker {index} ended with exit code {failed}; the others are stopped", file=sys.stderr, flush=True)
+            failed, since = codes[index], time.monotonic()
+            ended = f"exit code {failed}" if failed > 0 else signal.Signals(-failed).name
+            print(f"worker {index} ended with {ended}; the others are stopped", file=sys.stderr, flush=True)
             tell(signal.SIGTERM)
-        if told is not None and time.monotonic() - told > GRACE:
+        now = time.monotonic()
+        if (since is not None and now - since > GRACE) or (told and now - told[0] > GRACE_TOLD):
             tell(signal.SIGKILL)
         time.sleep(0.05)
-    codes = [process.returncode for process in processes]
+    codes = [process.returncode for process in processes]  # the first is the chief's
     code = failed if failed is not None else next((code for code in codes if code), 0)
     return 128 - code if code < 0 else code
 
@@ -134,7 +142,6 @@ def template(name, arguments, workers):
     cluster = [f"zoo-train-{index}.zoo-train:12345" for index in range(workers)]
     values = {
         "workers": workers, "command": shlex.join(["zoo", *arguments]), "addresses": json.dumps(cluster),
-        "arguments": json.dumps(["zoo", *arguments]),
     }  # fmt: skip
     text = TEMPLATES[name]
     for key, value in values.items():

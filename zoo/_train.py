@@ -74,7 +74,7 @@ def train(
     folder = RunFolder(out or pathlib.Path("runs", name))
     training.set_seed(seed, deterministic)
     if resume:
-        run = _resumed(folder, name, hyperparameters, mixed_precision, chief)
+        run = _resumed(folder, name, data, columns, hyperparameters, mixed_precision, chief)
         train_split, validation = (usable(run, run.source.split(split)) for split in ("train", "validation"))
     else:
         source = sources.open(data, skip_bad=skip_bad)
@@ -96,11 +96,12 @@ def train(
     for split in (train_split, validation):
         if not data_service:
             run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
-    callbacks = [_doctor(run, train_split, validation)] if doctor else []
+    callbacks = [_doctor(run, train_split, validation)] if doctor and chief else []
     if not resume and chief:
         folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
-        _write_start(run, folder)
-    _fit_model(run, folder, train_split, validation, soft, callbacks, checkpoint_seconds, chief, verbose)
+        with training.telling_full_disk():
+            _write_start(run, folder)
+    _fit_model(run, folder, train_split, validation, soft, callbacks, checkpoint_seconds, chief, verbose, resume)
     return run
 
 
@@ -140,7 +141,7 @@ def _with_columns(hyperparameters, columns, source):
     return hyperparameters
 
 
-def _resumed(folder, name, hyperparameters, mixed_precision, chief):
+def _resumed(folder, name, data, columns, hyperparameters, mixed_precision, chief):
     run = load(folder.path, needs_model=False)
     if run.name != name:
         raise ValueError(f"{folder.path} holds a run of `{run.name}`, not of `{name}`.")
@@ -153,6 +154,14 @@ def _resumed(folder, name, hyperparameters, mixed_precision, chief):
         raise ValueError(
             f"A run is resumed in its own precision, {run.mixed_precision or 'float32'}. Received: {mixed_precision}."
         )
+    if data is not None and relative(data, folder.path) != relative(run.data, folder.path):
+        raise ValueError(f"A run is resumed with its own data, {run.data}. Received: --data {data}.")
+    if columns and dict(columns) != run.columns:
+        raise ValueError(f"A run is resumed with its own columns, {run.columns}. Received: --columns {columns}.")
+    before = folder.read_config()["splits"]
+    now = {split: len(rows) for split, rows in run.source.splits.items()}
+    if before != now:
+        raise ValueError(f"The data of {folder.path} have changed: it began with {before} rows, now there are {now}.")
     run.config = run.config.replace(**changes)
     training.set_seed(run.seed, run.deterministic)
     if chief:
@@ -313,18 +322,19 @@ def _doctor(run, split, validation):
     return Doctor(batch, names, _batches(run, split)[0])
 
 
-def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_seconds, chief, verbose):
+def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_seconds, chief, verbose, resume):
     config, steps, began = run.config, _batches(run, split)[1], time.monotonic()
     batches = functools.partial(_epoch_batches, run, split, soft, _class_weights(run, split))
     with sources.naming_rows(split, run.preprocessor), run.model.distribute_strategy.scope():
         training.build_metrics(run.model, next(iter(batches(0))))
-    epoch, step, rows = folder.restore_checkpoint(run.model)
+    # Not what an --overwrite may not have removed yet: another process does that.
+    epoch, step, rows = folder.restore_checkpoint(run.model) if resume else (0, 0, [])
     if epoch >= config.epochs and verbose:
         print(f"{folder.path} has all of its {config.epochs} epochs. Train on with --epochs and a larger number.")
     elif (epoch, step) > (0, 0) and verbose:
         print(f"{folder.path} goes on after epoch {epoch}, step {step} of the next of {steps} steps.")
     keep = _keeping(run, folder, validation, rows) if chief else [lambda *_: None] * 2
-    checkpoints = training.Checkpoints(*keep, checkpoint_seconds)
+    checkpoints = training.Checkpoints(*keep, checkpoint_seconds, chief)
     if config.patience:
         callbacks = [training.Patience(config.patience, [row["val_loss"] for row in rows]), *callbacks]
     with checkpoints.stopping(), sources.naming_rows(validation, run.preprocessor), \
@@ -335,6 +345,8 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
                 run.model, batches, config.epochs, (epoch, step), asked, [checkpoints, *callbacks], verbose
             )
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
+            if checkpoints.signal and not chief:
+                checkpoints.stop("the chief")
             raise RuntimeError(
                 "Another worker has ended, or cannot be reached. Start all of them again with --resume: they go on "
                 f"from the last checkpoint in {folder.path}."
@@ -344,11 +356,8 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
     _to_float32(run)
     if hasattr(run.module, "calibrate"):
         run.module.calibrate(run, validation)
-    folder.save_model("model", run.model)
-    if rows:
-        with replaced(folder / "figures" / "history.png") as beside:
-            plots.history(rows).savefig(beside, dpi=100)
-    run.write_figures(validation)
+    with training.telling_full_disk():
+        _write_end(run, folder, validation, rows)
     if verbose and epoch < config.epochs:
         minutes = (time.monotonic() - began) / 60
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -357,6 +366,14 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
             f"{run.name}: epochs {epoch + 1} to {len(rows)} of {steps} steps in {minutes:.1f} minutes, {wait}"
             f"{run.model.count_params():,} parameters, peak memory {memory:.2f} GiB. The run lies in {folder.path}."
         )
+
+
+def _write_end(run, folder, validation, rows):
+    folder.save_model("model", run.model)
+    if rows:
+        with replaced(folder / "figures" / "history.png") as beside:
+            plots.history(rows).savefig(beside, dpi=100)
+    run.write_figures(validation)
 
 
 def _to_float32(run):

@@ -78,6 +78,11 @@ def by_workers(dataset, numbers, address):
             while number in early:
                 yield early.pop(number)
                 number = next(wanted, None)
+        if number is not None:
+            raise DataError(
+                f"The input workers at {address} have lost a batch: one of them has ended. Start them again, and go on "
+                "with --resume."
+            )
 
     signature = dataset.element_spec[1]
     ordered = tf.data.Dataset.from_generator(in_order, output_signature=signature)

@@ -116,10 +116,13 @@ class RunFolder:
         if not all(np.isfinite(value).all() for value in state.values() if value.dtype.kind == "f"):
             raise FloatingPointError(f"A weight is no longer a finite number after epoch {epoch}, step {step}.")
         position = {"epoch": epoch, "step": step, "history": json.dumps(history)}
-        with replaced(self / "checkpoints" / f"epoch-{epoch:05d}-step-{step:06d}.npz") as beside:
+        path = self / "checkpoints" / f"epoch-{epoch:05d}-step-{step:06d}.npz"
+        with replaced(path) as beside:
             np.savez(beside, **position, **state)
-        for old in self.checkpoints()[:-_KEPT]:
-            old.unlink()
+        written = self.checkpoints()
+        newest = written.index(path) + 1
+        for other in (*written[: max(newest - _KEPT, 0)], *written[newest:]):  # later ones could not be read
+            other.unlink()
 
     def checkpoints(self):
         """Paths of the checkpoints, the oldest first."""
@@ -133,7 +136,7 @@ class RunFolder:
             (0, 0, []) where there is no checkpoint.
 
         Raises:
-            ValueError: if the checkpoint belongs to another model.
+            ValueError: if the checkpoint belongs to another model, or there are some and none can be read.
         """
         for path in reversed(self.checkpoints()):
             try:
@@ -150,6 +153,8 @@ class RunFolder:
             for name, variable in variables.items():
                 variable.assign(state[name])
             return epoch, step, json.loads(history)
+        if self.checkpoints():
+            raise ValueError(f"No checkpoint in {self / 'checkpoints'} can be read. Train anew with --overwrite.")
         return 0, 0, []
 
 

@@ -12,6 +12,8 @@ import shutil
 def replaced(path):
     """A path to write to, which becomes `path` at the end of the block; what was written is removed if it fails.
 
+    A file is on the disk before it has its name, so that a power cut leaves no empty one.
+
     Example:
 
     >>> with replaced("numbers.txt") as beside:
@@ -24,11 +26,23 @@ def replaced(path):
         yield beside
         if path.is_dir():
             shutil.rmtree(path)
+        if beside.is_file():
+            _flush(beside)
         beside.replace(path)
+        _flush(path.parent)
     finally:
         if beside.is_dir():
             shutil.rmtree(beside)
         beside.unlink(missing_ok=True)
+
+
+def _flush(path):
+    """Has the system write a file, or the names in a folder, to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def is_beside(path):
@@ -37,9 +51,10 @@ def is_beside(path):
 
 
 def remove_beside(folder):
-    """Removes what processes that were killed left in a folder and the folders in it."""
+    """Removes what processes that were killed left in a folder and the folders in it; this one writes nothing yet."""
     for path in filter(is_beside, list(pathlib.Path(folder).rglob(".*-*"))):
-        if not _lives(int(path.name[1:].partition("-")[0])):
+        number = int(path.name[1:].partition("-")[0])
+        if number == os.getpid() or not _lives(number):  # in a container every process that trains is number 1
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -1,7 +1,7 @@
 """Training: the model base, objectives over several outputs, the loop, and steps that are special."""
 
 from mmkeras.training.balance import BALANCES, MultiTask, TaskWeights
-from mmkeras.training.callbacks import Checkpoints, Patience, Stopped
+from mmkeras.training.callbacks import Checkpoints, Patience, Stopped, telling_full_disk
 from mmkeras.training.chunked import Chunked
 from mmkeras.training.episodic import Episodic
 from mmkeras.training.masked import Hidden, Masked
@@ -54,6 +54,7 @@ __all__ = [
     "pieces",
     "precision",
     "set_seed",
+    "telling_full_disk",
 ]
 
 _LATE = {

@@ -83,18 +83,18 @@ class AdversarialText(ObjectiveModel):
             total = self.optimizer.scale_loss(loss + share * begun * self.settings["weight"] * adversarial_loss)
         self.optimizer.apply_gradients(zip(tape.gradient(total, writers), writers, strict=True))
         self._loss_tracker.update_state(loss * replicas.count())
-        return self._told(adversarial_loss, discriminator_loss)
+        return self._told(x, adversarial_loss, discriminator_loss)
 
     def test_step(self, data):
         super().test_step(data)
         x = self.matched(keras.utils.unpack_x_y_sample_weight(data)[0])
         drawn = self.draw(x)
         adversarial_loss = tf.reduce_mean(tf.nn.softplus(-self._judge(x, drawn)))
-        return self._told(adversarial_loss, self._reading_loss(x, drawn))
+        return self._told(x, adversarial_loss, self._reading_loss(x, drawn))
 
-    def _told(self, *values):
+    def _told(self, x, *values):
         for tracker, value in zip(self.trackers, values, strict=True):
-            tracker.update_state(value)
+            tracker.update_state(value, sample_weight=ops.shape(x["presence"])[0])
         return self.get_metrics_result()
 
     def _reading_loss(self, x, drawn, training=False):

@@ -126,8 +126,10 @@ class MultiTask(ObjectiveModel):
         pace = losses / ops.maximum(first, 1e-8)
         wanted = ops.mean(weights * norms) * (pace / ops.maximum(ops.mean(pace), 1e-8)) ** self.asymmetry
         slope = ops.sign(weights * norms - wanted) * norms / ops.maximum(ops.mean(norms), 1e-8)
-        weights = ops.maximum(weights - self.rate * slope, 0.01)
-        layer.values.assign(weights * len(self.objective.terms) / ops.sum(weights))
+        moved = ops.maximum(weights - self.rate * slope, 0.01)
+        moved = moved * len(self.objective.terms) / ops.sum(moved)
+        # The optimiser leaves a step out whose scaled gradients overflow, and so is this.
+        layer.values.assign(ops.where(ops.all(ops.isfinite(norms)), moved, weights))
 
     def _without_conflicts(self, gradients, variables):
         """The sum of the tasks' gradients, each without its part against another's, the others in random order."""

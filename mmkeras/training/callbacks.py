@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import signal
 import threading
 import time
@@ -24,17 +25,20 @@ class Checkpoints(keras.callbacks.Callback):
         save: function of (epochs done, steps done of the next one).
         after_epoch: function of (epochs done, logs), called before that epoch's checkpoint.
         seconds: between two checkpoints within an epoch; 0 for one after every step.
+        chief: whether this process is the one that saves. Another that is told to stop goes on until the chief, which
+            is told so as well, has saved and ended: if it left first, the chief would wait for it in its next step.
 
     Raises:
         Stopped: within `stopping`, when SIGTERM or SIGINT (Ctrl-C) has come, after the checkpoint.
         OSError: if the disk is full; the checkpoints that are there stay.
     """
 
-    def __init__(self, save, after_epoch, seconds=60.0):
+    def __init__(self, save, after_epoch, seconds=60.0, chief=True):
         super().__init__()
         self.save = save
         self.after_epoch = after_epoch
         self.seconds = seconds
+        self.chief = chief
         self.signal = None
         self.epoch = 0
         self.last = -float("inf")  # the first step is kept: a run that was killed never begins from nothing
@@ -72,24 +76,36 @@ class Checkpoints(keras.callbacks.Callback):
             self._save(self.epoch, step + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.after_epoch(epoch + 1, dict(logs or {}))
+        with telling_full_disk():
+            self.after_epoch(epoch + 1, dict(logs or {}))
         self._save(epoch + 1, 0)
 
     def _save(self, epoch, step):
-        try:
+        with telling_full_disk():
             self.save(epoch, step)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise OSError(
-                f"The disk is full: no checkpoint after epoch {epoch}, step {step} of the next. The ones before it "
-                "are whole; make room and go on with --resume."
-            ) from None
         self.last = time.monotonic()
-        if self.signal:
-            where = f"epoch {epoch + 1}, step {step}" if step else f"epoch {epoch}"
-            name = signal.Signals(self.signal).name
-            raise Stopped(f"stopped by {name} after {where}; --resume goes on from there", self.signal)
+        if self.signal and self.chief:
+            self.stop(f"epoch {epoch + 1}, step {step}" if step else f"epoch {epoch}")
+
+    def stop(self, where):
+        """Raises Stopped."""
+        name = signal.Signals(self.signal).name
+        raise Stopped(f"stopped by {name} after {where}; --resume goes on from there", self.signal)
+
+
+@contextlib.contextmanager
+def telling_full_disk():
+    """A block in which a full disk is told as what it means for the training that writes to it."""
+    try:
+        yield
+    except Exception as error:  # TensorFlow, which writes the logs, has errors of its own
+        full = os.strerror(errno.ENOSPC) in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full:
+            raise
+        raise OSError(
+            "The disk is full. The checkpoints that are there are whole: make room and go on with --resume, or, "
+            "where there is none, begin again."
+        ) from None
 
 
 class Patience(keras.callbacks.Callback):

@@ -94,8 +94,9 @@ class Episodic(MultiInput):
     def test_step(self, *given):
         if not self.adapts:
             return super().test_step(*given)
-        weights = [v + 0.0 for v in self.trainable_variables]
-        self._loss_tracker.update_state(sum(self._query_loss(*task, weights) for task in self._tasks(given)))
+        weights, tasks = [v + 0.0 for v in self.trainable_variables], self._tasks(given)
+        loss = sum(self._query_loss(*task, weights) for task in tasks) / len(tasks)
+        self._loss_tracker.update_state(loss, sample_weight=len(tasks))
         return self.get_metrics_result()
 
     def _tasks(self, given):

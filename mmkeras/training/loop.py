@@ -48,7 +48,7 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
         epochs: number of epochs in all.
         start: the first epoch and step to train, counted from zero.
         validation: a `tf.data.Dataset`, or None.
-        callbacks: Keras callbacks; those of processes other than the chief say and write nothing.
+        callbacks: Keras callbacks. Where there are several processes each runs its own.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence.
 
     Returns:
@@ -70,7 +70,8 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
     if first_epoch < epochs:
         batches = epoch_batches(*start)
         steps = first_step + int(batches.cardinality()) // _replicas_here(strategy)
-        check_batch(next(iter(batches)))
+        for batch in batches.take(1):  # none, if training was stopped before its epoch was validated
+            check_batch(batch)
     history = keras.callbacks.History()
     callbacks = [history, *getattr(model, "own_callbacks", ()), *callbacks]
     callbacks = keras.callbacks.CallbackList(
@@ -82,7 +83,7 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
     for epoch in range(first_epoch, epochs):
         if model.stop_training:
             break
-        step = first_step if epoch == first_epoch else 0
+        step, logs = first_step if epoch == first_epoch else 0, {}
         if step == 0:
             model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
@@ -93,9 +94,9 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
             logs = taking(batches, count)
             step += count
             if not all(map(math.isfinite, (*logs.values(), *gradient_norms(model).values()))):
-                raise FloatingPointError(_not_finite(model, epoch, step, logs))
+                raise FloatingPointError(_not_finite(model, epoch, step, count, logs))
             callbacks.on_train_batch_end(step - 1, logs)
-        if several:  # what a step gives are the numbers of one replica
+        if several or not logs:  # what a step gives are the numbers of one replica; there may be no step left
             logs = numbers(model.get_metrics_result())
         if validation is not None:
             logs.update(_validated(model, test_step, _distributed(strategy, validation), several))
@@ -197,10 +198,11 @@ def build_metrics(model, batch):
     model.reset_metrics()
 
 
-def _not_finite(model, epoch, step, logs):
-    """What is said when the loss, or its slope, is no longer a number."""
-    said = [f"The loss or its gradient is no longer a number in epoch {epoch + 1}, step {step}: {logs}."]
-    for when, steps_before in (("in that step", 0), ("in the step before", 1)):
+def _not_finite(model, epoch, step, count, logs):
+    """What is said when the loss, or its slope, is no longer a number after a number of steps."""
+    steps = f"step {step}" if count == 1 else f"steps {step - count + 1} to {step}"
+    said = [f"The loss or its gradient is no longer a number in epoch {epoch + 1}, {steps}: {logs}."]
+    for when, steps_before in (("in the last step", 0), ("in the step before", 1)):
         norms = gradient_norms(model, steps_before)
         if any(norms.values()):
             path = max(norms, key=lambda path: norms[path] if math.isfinite(norms[path]) else math.inf)

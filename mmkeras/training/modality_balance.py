@@ -65,8 +65,11 @@ class ModalityBalance(MultiInput):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         joint = super().compute_loss(x, y, y_pred, sample_weight, training)
         losses = [joint, *self._alone(x, y, y_pred, sample_weight).values()]
-        for tracker, loss in zip(self.trackers, losses, strict=True):
-            tracker.update_state(loss * replicas.count())
+        rows = ops.shape(y["label"])[0]
+        # Keras divides the joint loss by the number of replicas, whatever rows they have; the others are shares.
+        factors = [replicas.count(), *([1 / replicas.share(rows)] * len(losses[1:]))]
+        for tracker, loss, factor in zip(self.trackers, losses, factors, strict=True):
+            tracker.update_state(loss * factor, sample_weight=rows)
         return ops.sum(ops.convert_to_tensor(self.shares) * ops.stack(losses))
 
     def _alone(self, x, y, y_pred, sample_weight=None):

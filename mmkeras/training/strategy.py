@@ -40,11 +40,17 @@ def _check_tf_config():
     try:
         config = json.loads(said)
         config["cluster"]["worker"][config["task"]["index"]]
+        others = {*config["cluster"], config["task"]["type"]} - {"worker"}
     except (ValueError, KeyError, IndexError, TypeError):
         raise ValueError(
             'Expected TF_CONFIG to name the workers and this one: {"cluster": {"worker": ["host:port", …]}, "task": '
             f'{{"type": "worker", "index": 0}}}}. Received: {said[:200]!r}. `zoo launch` sets it on one machine.'
         ) from None
+    if others:
+        received = ", ".join(sorted(others))
+        raise ValueError(
+            f"Expected TF_CONFIG to name workers alone: the first of them is the chief. Received: {received}."
+        )
 
 
 def is_chief(strategy):

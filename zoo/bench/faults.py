@@ -144,5 +144,5 @@ def _check_positions(folder, positions):
     """Every training must have gone on from where the one before it was killed."""
     log = pathlib.Path(f"{folder.path}.log").read_text(encoding="utf-8")
     told = [tuple(map(int, found)) for found in re.findall(r"goes on after epoch (\d+), step (\d+)", log)]
-    if any(position not in told for position in positions if position > (0, 0)):
+    if told != sorted(told) or any(position not in told for position in positions if position > (0, 0)):
         raise RuntimeError(f"Expected trainings that go on from {positions}. They went on from {told}.")

@@ -147,8 +147,8 @@ def _apart(folder, how):
         apart = 0.0
         for name in theirs.files:
             difference = np.abs(ours[name] - theirs[name]) / np.maximum(np.abs(ours[name]), 1.0)
-            apart = max(apart, float(difference.max()))
-            if not apart <= 1e-4:
+            apart = max(float(difference.max()), apart)
+            if not difference.max() <= 1e-4:  # nor if it is no number
                 raise AssertionError(f"`{name}` of {how} in {folder} is {apart:.2g} from Keras': another network.")
     return apart
 
