@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from zoo import bench
 from zoo._registry import build, module
 from zoo.protocols import Row
 
@@ -78,20 +79,18 @@ def _conjunction(steps=2001):
 
 
 def measure(folder, seed, quick):
-    """Trains a classifier with each fusion on each task."""
-    import keras
-
+    """Trains a classifier with each fusion on each task; what is trained already is not trained again."""
     tasks, fusions = (("xor",), ("sum", "tensor", "low_rank")) if quick else (TASKS, FUSIONS)
-    accuracy, parameters = {}, {}
-    for task in tasks:
+
+    def trained(key):
+        task, fusion = key.split()
         splits = points(task, 100 + seed, 3 if quick else 1)  # data below 100 were for trying
-        classes = 16 if task == "mixed" else 2
-        for fusion in fusions:
-            keras.utils.clear_session()  # hundreds of models would fill the memory
-            keras.utils.set_random_seed(seed)
-            model = build("fusion_classifier", fusion=fusion, num_classes=classes, **OPTIONS)
-            accuracy[f"{task} {fusion}"] = _trained(model, splits, folder / "best.weights.h5")
-            parameters[fusion] = model.count_params()
+        return _trained(fusion, 16 if task == "mixed" else 2, splits, seed, folder / "best.weights.h5")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    found = bench.measured(folder / "found.json", [f"{task} {fusion}" for task in tasks for fusion in fusions], trained)
+    accuracy = {key: one["accuracy"] for key, one in found.items()}
+    parameters = {key.split()[1]: one["parameters"] for key, one in found.items()}
     best = {task: [accuracy[f"{task} {fusion}"] for fusion in fusions] for task in tasks}
     near = [all(accuracy[f"{t} {f}"] >= optimum(t) - WITHIN for t in tasks) for f in fusions]
     values = {
@@ -104,15 +103,17 @@ def measure(folder, seed, quick):
     return {"values": values, "parameters": parameters, "test_read": read, "accuracy": accuracy}
 
 
-def _trained(model, splits, path):
-    """Accuracy in percent on the test rows, of the epoch that was best on the validation rows."""
+def _trained(fusion, classes, splits, seed, path):
+    """`{"accuracy", "parameters"}`: percent of the test rows, of the epoch that was best on the validation rows."""
     import keras
 
+    keras.utils.clear_session()  # hundreds of models would fill the memory
+    keras.utils.set_random_seed(seed)
+    model = build("fusion_classifier", fusion=fusion, num_classes=classes, **OPTIONS)
     metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     (x, y), held_out, (test, true) = (splits[name] for name in POINTS)
     model.compile(optimizer=model.optimizer, loss={"label": loss}, metrics={"label": metric})
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept = keras.callbacks.ModelCheckpoint(
         path, "val_accuracy", save_best_only=True, save_weights_only=True, mode="max"
     )
@@ -121,7 +122,7 @@ def _trained(model, splits, path):
     model.fit(x, {"label": y}, **options)
     model.load_weights(path)
     found = model.predict(test, batch_size=1000, verbose=0)["label"].argmax(axis=-1)
-    return float(100 * np.mean(found == true))
+    return {"accuracy": float(100 * np.mean(found == true)), "parameters": model.count_params()}
 
 
 def details(found):
