@@ -6,12 +6,13 @@ import re
 import models as examples
 import numpy as np
 import pytest
+import tensorflow as tf
 from running import running
 
 import zoo
 from zoo import bench
 from zoo._cli import main
-from zoo.bench import _load, answers, fusions, gpu, quality, scaling, search, serving, train
+from zoo.bench import _load, _profile, answers, fusions, gpu, quality, scaling, search, serving, train
 from zoo.bench import input as input_bench
 from zoo.vqa import REASONING
 
@@ -139,7 +140,9 @@ def test_training_is_compared_round_by_round():
     memory = {"keras": 1234.0, "torch": 800.0, "torch.compile": 900.0}
     one = {"batch": 32, "apart": {"torch": 1e-6, "torch.compile": 2e-6}, "seconds": seconds, "megabytes": memory}
     one |= {"operations": 4e9, "peak": 1e11}  # 0.04 s
-    line = train.table({"captioner": one}).splitlines()[-1]
+    one["profile"] = {"keras": dict.fromkeys(_profile.KINDS, 0.2), "torch": dict.fromkeys(_profile.KINDS, 0.1)}
+    _, _, line, *_, profile = train.table({"captioner": one}).splitlines()
+    assert profile == "| `captioner` " + "| 20%, 10% " * 5 + "|"
     ratios = "1.00 (1.00 to 2.00) | 0.50 (0.50 to 1.00)"
     assert (
         line
@@ -157,11 +160,36 @@ def test_networks_of_pytorch_answer_as_ours(name, tmp_path, monkeypatch):
     assert max(found["apart"].values()) < 1e-4
     assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in found["seconds"].values())
     assert 0 < found["operations"] < found["peak"] * 10
+    for profile in found["profile"].values():
+        assert sum(profile.values()) == pytest.approx(1)
+        assert profile["convolutions"] > 0.05
     with np.load(tmp_path / "torch.npz") as file:
         answers = {key: value + (key != "loss") * 1e-3 for key, value in file.items()}
     np.savez(tmp_path / "torch.npz", **answers)
     with pytest.raises(AssertionError, match="another network"):
         train._apart(tmp_path, "torch")
+
+
+def test_operations_are_told_apart_by_their_names():
+    assert _profile.shares({
+        "autoencoder_1/conv2d_7_1/BiasAdd:_MklNativeFusedConv2D": 1.0, "autoencoder_1/conv2d_7_1/Sigmoid:Sigmoid": 2.0,
+        "gradient_tape/lstm_1/while/body/lstm_cell_1/MatMul:_MklMatMul": 4.0, "dense/MatMul:_MklMatMul": 8.0,
+        "image_encoder_1/batch_normalization_1/Sum_3:Sum": 16.0, "aten::convolution_backward": 32.0,
+        "aten::mkldnn_rnn_layer": 64.0, "aten::addmm": 128.0, "aten::native_batch_norm": 256.0, "aten::sum": 512.0,
+    }) == {
+        "convolutions": 33 / 1023, "matrix products": 136 / 1023, "LSTM": 68 / 1023, "batch norm": 272 / 1023,
+        "the rest": 514 / 1023,
+    }  # fmt: skip
+
+
+def test_what_tensorflow_does_is_profiled():
+    a = tf.random.uniform((300, 300))
+    step = tf.function(lambda: tf.linalg.matmul(tf.linalg.matmul(a, a), a))
+    step()
+    with _profile.of_tensorflow() as found:
+        step()
+    assert found["matrix products"] > 0.5
+    assert sum(found.values()) == pytest.approx(1)
 
 
 def test_answers_that_are_no_numbers_are_not_the_same(tmp_path):

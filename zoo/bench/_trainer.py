@@ -1,9 +1,11 @@
 """A process that trains when it is told to: `python -m zoo.bench._trainer IMPLEMENTATION FOLDER`.
 
 It writes what the model answers before any training to the folder, and says so in a line; for each line that comes it
-takes some steps, and says how long they took. The folder is that of `zoo.bench.train`.
+takes some steps, and says how long they took, or, where the line is `profile`, what they spent it on. The folder is
+that of `zoo.bench.train`.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,6 +14,8 @@ import time
 import types
 
 import numpy as np
+
+from zoo.bench import _profile
 
 
 def main(implementation, folder):
@@ -27,9 +31,20 @@ def main(implementation, folder):
 
 
 def _told():
-    """Waits for the next line, and ends where none comes."""
-    if not sys.stdin.readline():
+    """Waits for the next line, and ends where none comes; whether the steps are to be profiled."""
+    line = sys.stdin.readline()
+    if not line:
         sys.exit()
+    return line.strip() == "profile"
+
+
+@contextlib.contextmanager
+def _counted(profiled):
+    """Tells at the end of the block how long it took, or what a profiler found."""
+    began = time.perf_counter()
+    with profiled() if profiled else contextlib.nullcontext() as found:
+        yield
+    _tell(profile=found, seconds=time.perf_counter() - began)
 
 
 def _tell(**found):
@@ -68,14 +83,14 @@ def _keras(folder, asked, batches, implementation):
     dataset = tf.data.Dataset.from_tensor_slices(rows)
     dataset = dataset.map(lambda i: tf.nest.map_structure(lambda array: array[i], kept)).prefetch(2)
     dataset = dataset.with_options(options)
-    began = [0.0]
+    epochs = []  # in which we are: what ends it
 
     def begin(epoch, logs=None):
-        _told()
-        began[0] = time.perf_counter()
+        epochs.append(_counted(_profile.of_tensorflow if _told() else None))
+        epochs[-1].__enter__()
 
     def end(epoch, logs=None):
-        _tell(seconds=time.perf_counter() - began[0])
+        epochs.pop().__exit__(None, None, None)
 
     waiting = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
     return answers, lambda: training.fit(model, lambda *_: dataset, 1_000_000, callbacks=[waiting], verbose=0), {}
@@ -103,17 +118,15 @@ def _torch(folder, asked, batches, implementation):
 
     def train():
         while True:
-            _told()
-            began = time.perf_counter()
-            for i in range(asked["steps"]):
-                for loss, optimizer, weights in parts:
-                    optimizer.zero_grad()
-                    loss(rows[i % len(rows)]).backward()
-                    if asked["hyperparameters"]["clip_norm"]:
-                        torch.nn.utils.clip_grad_norm_(weights, asked["hyperparameters"]["clip_norm"])
-                    optimizer.step()
-                network.after_step()
-            _tell(seconds=time.perf_counter() - began)
+            with _counted(_profile.of_pytorch if _told() else None):
+                for i in range(asked["steps"]):
+                    for loss, optimizer, weights in parts:
+                        optimizer.zero_grad()
+                        loss(rows[i % len(rows)]).backward()
+                        if asked["hyperparameters"]["clip_norm"]:
+                            torch.nn.utils.clip_grad_norm_(weights, asked["hyperparameters"]["clip_norm"])
+                        optimizer.step()
+                    network.after_step()
 
     return answers, train, counted
 

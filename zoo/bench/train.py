@@ -19,6 +19,7 @@ import numpy as np
 import zoo
 from mmkeras.runs import RunFolder, write_json
 from zoo import bench
+from zoo.bench import _profile
 
 NAMES = ["autoencoder", "dual_encoder", "fusion_classifier", "captioner", "conditional_gan"]
 IMPLEMENTATIONS = ("keras", "torch", "torch.compile")
@@ -50,7 +51,8 @@ def measure(name, folder, seed=0, **options):
 
     Returns:
         `{"batch": rows, "apart": {implementation: number}, "seconds": {implementation: [..]}, "megabytes": {..},
-        "operations": of a step, "peak": operations a second of a large matrix product}`.
+        "profile": {"keras", "torch": {kind of operation: share of the time}}, "operations": of a step, "peak":
+        operations a second of a large matrix product}`.
 
     Raises:
         AssertionError: if an implementation answers otherwise.
@@ -67,8 +69,9 @@ def measure(name, folder, seed=0, **options):
                 found = trainer.take()
                 seconds[how].append(found["seconds"] / STEPS)
                 memory[how] = found["megabytes"]
+        profile = {how: asked[how].take("profile")["profile"] for how in IMPLEMENTATIONS[:2]}
     counted = {key: asked["torch"].counted[key] for key in ("operations", "peak")}
-    return {"batch": rows, "apart": apart, "seconds": seconds, "megabytes": memory, **counted}
+    return {"batch": rows, "apart": apart, "seconds": seconds, "megabytes": memory, "profile": profile, **counted}
 
 
 def _prepare(name, folder, seed, **options):
@@ -128,9 +131,9 @@ class _Trainer:
         self.process.stdout.close()
         self.errors.close()
 
-    def take(self):
-        """Takes the steps of a round: `{"seconds", "megabytes"}`."""
-        self.process.stdin.write("\n")
+    def take(self, what=""):
+        """Takes the steps of a round: `{"seconds", "megabytes", "profile"}`, the last asked for by `"profile"`."""
+        self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -169,6 +172,11 @@ def table(found):
         cells = [f"`{name}`", str(one["batch"]), *speeds, *ratios, f"{max(one['apart'].values()):.0e}", memory]
         cells += [f"{one['operations'] / 1e9:.2f}", shares]
         lines.append(f"| {' | '.join(cells)} |")
+    kinds = _profile.KINDS
+    lines += ["", f"| time of a step: Keras, eager | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    for name, one in found.items():
+        cells = [", ".join(f"{one['profile'][how][kind]:.0%}" for how in IMPLEMENTATIONS[:2]) for kind in kinds]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
