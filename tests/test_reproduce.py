@@ -3,10 +3,12 @@
 import io
 import itertools
 import json
+import wave
 
 import numpy as np
 import pytest
 import scipy.stats
+import tensorflow as tf
 from PIL import Image
 
 import zoo
@@ -14,8 +16,10 @@ from zoo import _cli, _reproduce, protocols
 from zoo.protocols import (
     Row,
     _training,
+    av_digits,
     caption_scenes,
     corrnet_mnist,
+    domain_shift,
     few_shot_emoji,
     pid_fusion,
     robustness,
@@ -294,3 +298,97 @@ def test_shuffled_texts_keep_their_words():
     assert [sorted(text.split()) for text in found] == [sorted(text.split()) for text in texts]
     assert found != texts
     assert found == robustness.shuffled(texts)
+
+
+def test_of_a_picture_one_corner_is_left():
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(1, 255, (28, 28), dtype="uint8")
+    Image.fromarray(pixels).save(file, "PNG")
+    for lower, right in av_digits.CORNERS:
+        left = np.asarray(Image.open(io.BytesIO(av_digits.quarter(file.getvalue(), (lower, right)))))[..., 0]
+        corner = slice(14 * lower, 14 * lower + 14), slice(14 * right, 14 * right + 14)
+        np.testing.assert_array_equal(left[corner], pixels[corner])
+        assert np.count_nonzero(left) == 14 * 14
+
+
+def test_noise_is_as_loud_as_what_it_lies_over_and_sounds_like_it():
+    rate, random = 8000, np.random.default_rng(0)
+    times = np.arange(rate) / rate
+    clean = [gain * np.sin(2 * np.pi * pitch * times) for gain, pitch in ((0.1, 440), (0.4, 1000))]
+    sounds = [av_digits._wav(x, rate) for x in clean]
+    for x, sound in zip(clean, av_digits.noisy(sounds, random), strict=True):
+        noise = av_digits._samples(sound)[0] - x
+        assert np.mean(noise**2) == pytest.approx(np.mean(x**2), rel=0.02)
+        loudest = np.argsort(np.abs(np.fft.rfft(noise)))[-2:]  # of the sounds' mean spectrum: their two pitches
+        assert set(loudest) == {440, 1000}
+    with wave.open(io.BytesIO(sound)) as file:
+        assert (file.getnframes(), file.getframerate(), file.getnchannels()) == (rate, rate, 1)
+
+
+class Answers:
+    """A run that answers as it was told: from both modalities, and from each alone."""
+
+    def __init__(self, both, image, audio, true):
+        self.answers = {(1, 1): both, (1, 0): image, (0, 1): audio}
+        self.true = true
+        self.config = type("Config", (), {"names": ["image", "audio"]})
+
+    def batches(self, split):
+        rows = np.arange(len(self.true))
+        yield {"rows": rows, "presence": np.ones((len(rows), 2))}, {"label": tf.constant(self.true)}
+
+    def outputs(self, x):
+        presence = tuple(x["presence"][0].astype(int))
+        return {"label": tf.constant(np.log(self.answers[presence]))}
+
+
+def test_pairs_of_different_digits_are_found_by_what_each_modality_says():
+    true = np.repeat(np.arange(4), 5)
+    sure = np.eye(4)[true] * 0.9 + 0.025
+    unsure = np.full_like(sure, 0.25)
+    assert av_digits._found(Answers(sure, sure, sure, true), None) == 100
+    assert av_digits._found(Answers(sure, sure, unsure, true), None) == pytest.approx(50)
+    run = Answers(sure, np.roll(sure, 1, axis=1), unsure, true)
+    assert av_digits._accuracy(run, None) == 100
+    assert av_digits._accuracy(run, None, "image") == 0
+
+
+def test_the_best_fusion_is_chosen_on_the_validation_rows(tmp_path, monkeypatch):
+    found = {
+        "image": {"validation": 50, "test": 52.0}, "audio": {"validation": 60, "test": 61.0},
+        "concat": {"validation": 70, "test": 71.0, "image alone": 51.0, "audio alone": 61.5, "mismatches": 80.0},
+        "low_rank": {"validation": 69, "test": 75.0, "image alone": 40.0, "audio alone": 40.0, "mismatches": 60.0},
+    }  # fmt: skip
+    monkeypatch.setattr(av_digits, "_pack_pairs", lambda *given: None)
+    monkeypatch.setattr(av_digits.bench, "measured", lambda path, names, measure: {
+        name: {**found[name], "parameters": 7} for name in names
+    })  # fmt: skip
+    one = av_digits.measure(tmp_path, 0, quick=True)
+    assert one["best"] == "concat"
+    assert list(one["values"].values()) == [52.0, 61.0, 71.0, 71.0, 10.0, -1.0, 0.5, 80.0]
+    assert list(one["values"]) == list(av_digits.ROWS)
+    assert av_digits.details([one]).splitlines()[-2] == "| `concat` | 71.0 | 51.0 | 61.5 | 80.0 |"
+
+
+def test_adaptation_is_compared_with_none(emoji, tmp_path, monkeypatch):
+    asked = []
+
+    class Run:
+        model = type("Model", (), {"count_params": lambda self: 5})()
+
+        def __init__(self, method):
+            self.method = method
+
+        def evaluate(self, split):
+            asked.append((self.method, split))
+            return {"target": {"accuracy": {"none": 0.5, "dann": 0.6}.get(self.method, 0.55), "majority": 0.2}}
+
+    monkeypatch.setattr(domain_shift, "trained", lambda name, data, out, method, **options: Run(method))
+    one = domain_shift.measure(tmp_path / "work", 0, quick=False)
+    assert [method for method, _ in asked] == ["none", "dann", "cdan", "mmd"]
+    assert {split for _, split in asked} == {"test_style"}
+    assert set(one["values"]) == set(domain_shift.ROWS)
+    assert one["values"]["DANN above source only"] == pytest.approx(10)
+    assert one["values"]["trainings in which DANN is above source only"] == 100
+    assert domain_shift.measure(tmp_path / "work", 0, quick=False)["values"] == one["values"]
+    assert len(asked) == 4  # what was trained is not trained again
