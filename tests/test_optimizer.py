@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from mmkeras import data
+from mmkeras import data, training
 from mmkeras.training import make_optimizer, tensorflow_optimizers
 from zoo import _registry
 
@@ -116,6 +116,22 @@ def test_own_steps_with_scaled_losses_are_those_without(name, options):
     for one, other in zip(*after, strict=True):
         np.testing.assert_array_equal(one, other)  # to the bit: the scale is a power of two
     assert max(np.abs(a - b).max() for a, b in zip(start, after[0][-len(start) :], strict=True)) > 1e-4
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("name", "options"), [OWN_STEPS[0], OWN_STEPS[6]], ids=["chunks", "adversarial_texts"])
+def test_own_steps_compute_in_half_the_precision(name, options, half):
+    preprocessor, split = zoo.preprocessor(name, "tiny", **options), data.scenes(16).train
+    data.adapt(preprocessor, split)
+    with training.precision(half):
+        model = zoo.build(name, "tiny", **options)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    (batch,) = data.batches(split, preprocessor, 8, training=False).take(1)
+    for step in (model.train_step, model.test_step):
+        logs = tf.function(step, autograph=False)(batch)
+        assert all(np.isfinite(float(value)) for value in logs.values())
+    assert model.get_layer("image_encoder").compute_dtype == half
 
 
 def test_gradnorm_leaves_a_step_out_that_overflows():

@@ -263,10 +263,13 @@ def test_workers_that_are_stopped_or_killed_go_on_from_their_checkpoint(tmp_path
     assert time.monotonic() - began < 60
     if victim == "all":
         assert "[worker 0] zoo: stopped by SIGTERM after epoch" in said
-        assert "[worker 1] zoo: stopped by SIGTERM after the chief; --resume goes on from there" in said
+        assert "[worker 1] zoo: stopped by SIGTERM after its last checkpoint; --resume goes on from there" in said
     else:
         assert "worker 1 ended with SIGKILL; the others are stopped" in said
-        assert "[worker 0] zoo: error: Another worker has ended, or cannot be reached." in said
+        # In a step, or, if it was writing its checkpoint just then, by the launcher's signal.
+        assert any(
+            f"[worker 0] zoo: {end}" in said for end in ("error: Another worker has ended", "stopped by SIGTERM")
+        )
     newest = checkpoints(out)[-1].stem
     epoch = int(newest.split("-")[1])
     resumed = subprocess.run([*command, "--resume", "--epochs", str(epoch + 1), "--out", str(out)],

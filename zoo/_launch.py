@@ -27,7 +27,7 @@ def launch(command, workers, environment=None):
         environment: variables besides those of this process.
 
     Returns:
-        The exit code: 0, or that of the first worker that failed.
+        The exit code: 0, or that of the worker that failed first; of those that were told to stop the first one's.
     """
     addresses = _free_addresses(workers)
     processes = [_start(command, addresses, index, environment) for index in range(workers)]

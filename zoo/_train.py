@@ -85,6 +85,9 @@ def train(
         run.source = run.prepared(source.rename(columns))
         train_split = _fit_preprocessor(run)
         validation = usable(run, run.source.split("validation"))
+    rows = {split.name: len(split) for split in (train_split, validation)}
+    if resume:
+        _check_rows(run, folder, rows)
     run.replicas, run.data_service = training.pieces(strategy), data_service
     _check_replicas(run, validation, jit)
     with strategy.scope(), training.precision(run.mixed_precision):
@@ -97,10 +100,10 @@ def train(
         if not data_service:
             run.batches(split)  # decodes what is small enough to keep: a broken file must not cost a run either
     callbacks = [_doctor(run, train_split, validation)] if doctor and chief else []
-    if not resume and chief:
-        folder.create(overwrite)  # only now: a mistake in what was given must not cost the run that lies there
+    if chief:  # only now: a mistake in what was given must not cost the run that lies there
         with training.telling_full_disk():
-            _write_start(run, folder)
+            remove_beside(folder.path) if resume else folder.create(overwrite)
+            _write_start(run, folder, rows)
     _fit_model(run, folder, train_split, validation, soft, callbacks, checkpoint_seconds, chief, verbose, resume)
     return run
 
@@ -155,19 +158,24 @@ def _resumed(folder, name, data, columns, hyperparameters, mixed_precision, chie
             f"A run is resumed in its own precision, {run.mixed_precision or 'float32'}. Received: {mixed_precision}."
         )
     if data is not None and relative(data, folder.path) != relative(run.data, folder.path):
-        raise ValueError(f"A run is resumed with its own data, {run.data}. Received: --data {data}.")
+        raise ValueError(f"A run is resumed with its own data, {run.data}: leave --data out. Received: {data}.")
     if columns and dict(columns) != run.columns:
-        raise ValueError(f"A run is resumed with its own columns, {run.columns}. Received: --columns {columns}.")
-    before = folder.read_config()["splits"]
-    now = {split: len(rows) for split, rows in run.source.splits.items()}
-    if before != now:
-        raise ValueError(f"The data of {folder.path} have changed: it began with {before} rows, now there are {now}.")
+        raise ValueError(
+            f"A run is resumed with its own columns, {run.columns}: leave --columns out. Received: {columns}."
+        )
     run.config = run.config.replace(**changes)
     training.set_seed(run.seed, run.deterministic)
-    if chief:
-        remove_beside(folder.path)
-        _write_start(run, folder)
     return run
+
+
+def _check_rows(run, folder, rows):
+    """Raises ValueError if a run that is resumed would be trained on another number of rows than it began with."""
+    before = folder.read_config().get("rows", rows)
+    if before != rows:
+        raise ValueError(
+            f"The data of {folder.path} have changed: it began with {before} rows that it can use, now there are "
+            f"{rows}. Bring them back, or begin anew with --overwrite."
+        )
 
 
 def _fit_preprocessor(run):
@@ -224,7 +232,7 @@ def _seconds(sound):
         return file.getnframes() / file.getframerate()
 
 
-def _write_start(run, folder):
+def _write_start(run, folder, rows):
     folder.save_model("preprocess", run.preprocessor.inputs)
     if run.preprocessor.targets:
         folder.save_model("targets", run.preprocessor.targets)
@@ -236,6 +244,7 @@ def _write_start(run, folder):
             "data": relative(run.data, folder.path),
             "columns": run.columns,
             "splits": {name: len(split) for name, split in run.source.splits.items()},
+            "rows": rows,  # of those that are learned from
             "split_rule": run.source.rule,
             "skip_bad": run.skip_bad,
             "seed": run.seed,
@@ -249,9 +258,10 @@ def _write_start(run, folder):
 
 def relative(name, folder):
     """A source's name as it stands in a run: paths as seen from the run's folder, the rest as it is."""
+    name = str(name).removeprefix("path:")
     if pathlib.Path(name).exists():
         return "path:" + pathlib.Path(os.path.relpath(name, folder)).as_posix()
-    return str(name)
+    return name
 
 
 def _order(run, split, epoch):
@@ -333,8 +343,9 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
         print(f"{folder.path} has all of its {config.epochs} epochs. Train on with --epochs and a larger number.")
     elif (epoch, step) > (0, 0) and verbose:
         print(f"{folder.path} goes on after epoch {epoch}, step {step} of the next of {steps} steps.")
-    keep = _keeping(run, folder, validation, rows) if chief else [lambda *_: None] * 2
-    checkpoints = training.Checkpoints(*keep, checkpoint_seconds, chief)
+    with training.telling_full_disk():
+        keep = _keeping(run, folder, validation, rows) if chief else [lambda *_: None] * 2
+    checkpoints = training.Checkpoints(*keep, checkpoint_seconds, chief, _metrics_at_hand(run))
     if config.patience:
         callbacks = [training.Patience(config.patience, [row["val_loss"] for row in rows]), *callbacks]
     with checkpoints.stopping(), sources.naming_rows(validation, run.preprocessor), \
@@ -346,7 +357,7 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
             )
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
             if checkpoints.signal and not chief:
-                checkpoints.stop("the chief")
+                checkpoints.stop("its last checkpoint")
             raise RuntimeError(
                 "Another worker has ended, or cannot be reached. Start all of them again with --resume: they go on "
                 f"from the last checkpoint in {folder.path}."
@@ -388,11 +399,10 @@ def _to_float32(run):
 def _keeping(run, folder, validation, rows):
     """What saves a checkpoint, and what writes down an epoch, its row added to those before."""
     folder.write_history(rows)
-    alone = run.replicas[:2] == (0, run.replicas[2])  # the metrics of other processes are not at hand
     summary = tf.summary.create_file_writer(str(folder / "logs"))
 
     def save(epoch, step):
-        folder.save_checkpoint(run.model, epoch, step, rows, metrics=alone)
+        folder.save_checkpoint(run.model, epoch, step, rows, metrics=_metrics_at_hand(run))
 
     def after_epoch(epoch, logs):
         rows.append({"epoch": epoch, **logs})
@@ -406,6 +416,11 @@ def _keeping(run, folder, validation, rows):
             run.write_figures(validation, f"-epoch-{epoch:03d}")
 
     return save, after_epoch
+
+
+def _metrics_at_hand(run):
+    """Whether what the metrics have counted lies in this process alone, not in others as well."""
+    return run.replicas[:2] == (0, run.replicas[2])
 
 
 def _validation_batches(run, split, soft):

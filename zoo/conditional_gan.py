@@ -121,7 +121,9 @@ def _discriminator(config):
     while min(x.shape[1:3]) > 4:
         # Spectral norm keeps the discriminator from outrunning the generator (Miyato 2018).
         convolution = keras.layers.Conv2D(channels, 4, 2, padding="same")
-        x = keras.layers.LeakyReLU(0.2)(keras.layers.SpectralNormalization(convolution)(x))
+        # The norm in full precision, whatever the convolution has.
+        steady = keras.layers.SpectralNormalization(convolution, dtype=keras.config.floatx())
+        x = keras.layers.LeakyReLU(0.2)(steady(x))
         channels *= 2
     features = keras.layers.Dense(config.text_width, name="features")(keras.layers.Flatten()(x))
     features = keras.layers.LeakyReLU(0.2)(features)

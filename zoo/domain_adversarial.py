@@ -15,6 +15,7 @@ and `coral` `adaptation (batch,)`, their weight.
 """
 
 import dataclasses
+import functools
 
 from zoo import _inputs
 from zoo._config import hp
@@ -121,7 +122,7 @@ def build(config):
         x = layers.GradientReversal(config.ramp, name="reversal")(x)
         # A domain classifier of any steepness is soon sure of itself: features then leap past the border between the
         # domains, back and forth, and never come to rest on it.
-        steady = keras.layers.SpectralNormalization
+        steady = functools.partial(keras.layers.SpectralNormalization, dtype=keras.config.floatx())
         x = steady(keras.layers.Dense(config.width, activation="relu"), name="domain_hidden")(x)
         outputs["domain"] = steady(keras.layers.Dense(2), name="domain")(x)
     elif config.method != "none":

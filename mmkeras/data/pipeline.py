@@ -7,6 +7,7 @@ was interrupted continues with the very batches it would have seen.
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 
 import keras
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from mmkeras.data.check import FAULTS, frame_paths
 from mmkeras.data.kept_graph import kept
-from mmkeras.data.service import by_workers
+from mmkeras.data.service import LOST, by_workers
 from mmkeras.data.source import ENCODED, DataError
 from mmkeras.data.stored import contents, is_slice, missing, read_file, read_slice
 from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs them registered
@@ -273,11 +274,17 @@ def _cached(split, preprocessor, batch_size):
 def naming_rows(split, preprocessor):
     """Turns TensorFlow's error of a file that is gone or cannot be decoded, in code that reads, into a DataError.
 
-    TensorFlow does not say which row it was: the rows are looked at again.
+    TensorFlow does not say which row it was: the rows are looked at again. A batch that input workers have lost is told
+    as well.
     """
     try:
         yield
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnknownError) as error:
+        lost = re.search(rf"{LOST} \S+", str(error))
+        if lost:
+            raise DataError(f"{lost[0]}: one of them has ended. Start them again and go on with --resume.") from None
+        if isinstance(error, tf.errors.UnknownError):
+            raise
         names = [n for n in preprocessor.input_names + preprocessor.target_names if split.kinds[n] in ENCODED]
         broken = next(_broken_rows(split, preprocessor, names), None)
         raise broken or error from None

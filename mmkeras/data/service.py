@@ -11,6 +11,8 @@ from tensorflow.data.experimental import service
 
 from mmkeras.data.source import DataError
 
+LOST = "A batch was lost by the input workers at"
+
 
 @contextlib.contextmanager
 def input_workers(port=0, workers=2, join=None, host="localhost"):
@@ -64,7 +66,8 @@ def by_workers(dataset, numbers, address):
         A `tf.data.Dataset` of the elements.
 
     Raises:
-        DataError: if nobody listens at the address.
+        DataError: if nobody listens at the address. When a worker ends with a batch, the dataset does with an error
+            that holds `LOST`.
     """
     check_reached(address)
     policy = service.ShardingPolicy.DYNAMIC
@@ -79,10 +82,7 @@ def by_workers(dataset, numbers, address):
                 yield early.pop(number)
                 number = next(wanted, None)
         if number is not None:
-            raise DataError(
-                f"The input workers at {address} have lost a batch: one of them has ended. Start them again, and go on "
-                "with --resume."
-            )
+            raise RuntimeError(f"{LOST} {address}")
 
     signature = dataset.element_spec[1]
     ordered = tf.data.Dataset.from_generator(in_order, output_signature=signature)

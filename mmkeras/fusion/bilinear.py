@@ -222,11 +222,14 @@ class CompactBilinear(FeatureFusion):
     def fuse(self, features, present):
         real, imaginary = 1.0, 0.0
         for i, x in enumerate(features):
-            a, b = ops.rfft(ops.matmul(x, self.sketches[i]))
+            sketched = ops.matmul(x, self.sketches[i])
+            half = self.compute_dtype in ("float16", "bfloat16")  # of which no Fourier transform is known
+            a, b = ops.rfft(ops.cast(sketched, "float32") if half else sketched)
             here = present[:, i : i + 1]
             a, b = ops.where(here, a, ops.ones_like(a)), ops.where(here, b, ops.zeros_like(b))
             real, imaginary = real * a - imaginary * b, real * b + imaginary * a
-        return self.output_projection(power_normalized(ops.irfft((real, imaginary), self.sketch_width)))
+        joined = ops.cast(ops.irfft((real, imaginary), self.sketch_width), self.compute_dtype)
+        return self.output_projection(power_normalized(joined))
 
     def get_config(self):
         return {**super().get_config(), "sketch_width": self.sketch_width, "seed": self.seed}

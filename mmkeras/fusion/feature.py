@@ -2,7 +2,7 @@
 
 from keras import layers, ops
 
-from mmkeras.layers.pooling import masked_mean
+from mmkeras.layers.pooling import FAR_BELOW, masked_mean
 
 
 class Fusion(layers.Layer):
@@ -115,7 +115,7 @@ def check_modalities(fusion):
 
 def masked_softmax(scores, present):
     """Softmax over the modalities `(batch, modalities)`; the absent ones get exactly zero."""
-    scores = ops.where(present, scores, ops.full_like(scores, -1e9))
+    scores = ops.where(present, scores, ops.full_like(scores, FAR_BELOW))
     # Not ops.softmax: it warns where there is one modality only.
     return ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))
 

@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from mmkeras.layers.pooling import FAR_BELOW
+
 
 @keras.saving.register_keras_serializable(package="mmkeras")
 class AttentionPool(layers.Layer):
@@ -116,4 +118,4 @@ def token_softmax(scores, mask=None):
     """Softmax of scores `(batch, length)` over the tokens that the mask keeps."""
     if mask is None:
         return ops.softmax(scores, axis=-1)
-    return ops.softmax(ops.where(mask, scores, ops.full_like(scores, -1e9)), axis=-1)
+    return ops.softmax(ops.where(mask, scores, ops.full_like(scores, FAR_BELOW)), axis=-1)

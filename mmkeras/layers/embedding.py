@@ -171,7 +171,9 @@ class L2Normalize(keras.layers.Layer):
     """Vectors `(..., dim)` to vectors of length one; zero stays zero, with a finite gradient."""
 
     def call(self, x):
-        return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-12))
+        exact = ops.cast(x, "float32") if self.compute_dtype in ("float16", "bfloat16") else x  # squares overflow
+        squares = ops.sum(ops.square(exact), axis=-1, keepdims=True)
+        return x * ops.cast(ops.rsqrt(ops.maximum(squares, 1e-12)), x.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+FAR_BELOW = -3e4  # where a mask puts what it leaves out: float16 ends at -65,504
 POOLS = ("mean", "max", "both", "flatten")
 
 
@@ -38,7 +39,7 @@ class Pool(keras.layers.Layer):
             vectors.append(masked_mean(tokens, mask))
         if self.how in ("max", "both"):
             if mask is not None:
-                tokens = ops.where(mask[..., None], tokens, ops.full_like(tokens, -1e9))
+                tokens = ops.where(mask[..., None], tokens, ops.full_like(tokens, FAR_BELOW))
             vectors.append(ops.max(tokens, axis=1))
         return ops.concatenate(vectors, axis=-1)
 

@@ -44,7 +44,7 @@ class Relations(layers.Layer):
         pairs = first[:, :, None] + second[:, None] + self.question(question)[:, None, None]
         pairs = self.hidden(ops.relu(pairs))  # (batch, objects, objects, units)
         sizes = ops.sum(ops.mean(pairs, axis=2), axis=-1) + ops.sum(ops.mean(pairs, axis=1), axis=-1)
-        return ops.mean(pairs, axis=(1, 2)), sizes / ops.maximum(ops.sum(sizes, axis=-1, keepdims=True), 1e-9)
+        return ops.mean(pairs, axis=(1, 2)), sizes / ops.maximum(ops.sum(sizes, axis=-1, keepdims=True), 1e-6)
 
     def compute_output_shape(self, objects_shape, question_shape):
         return (objects_shape[0], self.units), tuple(objects_shape[:2])

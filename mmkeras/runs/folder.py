@@ -143,6 +143,8 @@ class RunFolder:
                 with path.open("rb") as opened, np.load(opened) as file:
                     state = {name: file[name] for name in file.files}
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                if getattr(error, "errno", None):  # the system's: the file may be whole
+                    raise
                 print(f"skipped a checkpoint that cannot be read: {path} ({error})")
                 continue
             epoch, step, history = int(state.pop("epoch")), int(state.pop("step")), str(state.pop("history"))

@@ -6,6 +6,7 @@ from keras import ops
 
 from mmkeras.layers import replicas
 from mmkeras.layers.tokens import START
+from mmkeras.training.multi_input import at_least_float32
 from mmkeras.training.objective import ObjectiveModel
 
 _END = 3  # mmkeras.layers.tokenize_text.SPECIAL
@@ -110,7 +111,8 @@ class AdversarialText(ObjectiveModel):
 
     def _judge(self, x, words, training=False):
         given = {name: x[name] for name in self.discriminator.input if name not in ("words", "presence")}
-        return self.discriminator({**given, "presence": x["presence"], "words": words}, training=training)["logits"]
+        found = self.discriminator({**given, "presence": x["presence"], "words": words}, training=training)
+        return at_least_float32(found)["logits"]
 
     def draw(self, x):
         """A text for each row, word after word: one-hot `(batch, length, vocabulary)`, with soft gradients."""
@@ -127,16 +129,17 @@ class AdversarialText(ObjectiveModel):
         def step(before, noise):
             h, c, last, alive, _ = before
             (h, c), seen, _ = lstm.step(last, [h, c], memory, keys, counts)
-            logits = out(deep(ops.concatenate([last, h, seen], axis=-1)))
+            logits = ops.cast(out(deep(ops.concatenate([last, h, seen], axis=-1))), noise.dtype)
             soft = ops.softmax((logits - ops.log(-ops.log(noise))) / self.settings["temperature"])
             hard = ops.one_hot(ops.argmax(soft, axis=-1), size)
             word = hard + soft - ops.stop_gradient(soft)
             word = alive * word + (1 - alive) * padding
-            after = [h, c, ops.matmul(word, embed.embeddings), alive * (1 - hard[:, _END : _END + 1]), word]
+            drawn = ops.cast(ops.matmul(word, embed.embeddings), last.dtype)
+            after = [h, c, drawn, alive * (1 - hard[:, _END : _END + 1]), word]
             return after, after
 
         first = embed(ops.full_like(counts[:, 0], START, dtype="int32"))
-        before = [*state, first, ops.ones_like(counts[:, :1]), padding]
+        before = [*state, first, ops.ones_like(padding[:, :1]), padding]
         _, after = ops.scan(step, before, uniform)
         return ops.transpose(after[-1], (1, 0, 2))
 

@@ -27,18 +27,21 @@ class Checkpoints(keras.callbacks.Callback):
         seconds: between two checkpoints within an epoch; 0 for one after every step.
         chief: whether this process is the one that saves. Another that is told to stop goes on until the chief, which
             is told so as well, has saved and ended: if it left first, the chief would wait for it in its next step.
+        whole: whether a checkpoint within an epoch holds what the metrics have counted. Without that, a signal that
+            comes in the epoch's last step waits until it is validated.
 
     Raises:
         Stopped: within `stopping`, when SIGTERM or SIGINT (Ctrl-C) has come, after the checkpoint.
         OSError: if the disk is full; the checkpoints that are there stay.
     """
 
-    def __init__(self, save, after_epoch, seconds=60.0, chief=True):
+    def __init__(self, save, after_epoch, seconds=60.0, chief=True, whole=True):
         super().__init__()
         self.save = save
         self.after_epoch = after_epoch
         self.seconds = seconds
         self.chief = chief
+        self.whole = whole
         self.signal = None
         self.epoch = 0
         self.last = -float("inf")  # the first step is kept: a run that was killed never begins from nothing
@@ -72,7 +75,7 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, step, logs=None):
         last_step = step + 1 == self.params.get("steps")
         due = time.monotonic() - self.last >= self.seconds
-        if (due and not last_step) or self.signal:
+        if (due and not last_step) or (self.signal and (self.whole or not last_step)):
             self._save(self.epoch, step + 1)
 
     def on_epoch_end(self, epoch, logs=None):

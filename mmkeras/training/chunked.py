@@ -69,6 +69,7 @@ class Chunked(ObjectiveModel):
 
         count = self._num_chunks(x)
         kinds = {name: value.dtype for name, value in self.compute_output_spec(self.input).items()}
+        kinds.update({name: "float32" for name, kind in kinds.items() if kind in ("float16", "bfloat16")})
         parts = {name: tf.TensorArray(dtype, count, infer_shape=False) for name, dtype in kinds.items()}
 
         def step(i, parts):

@@ -68,9 +68,10 @@ class ModalityBalance(MultiInput):
         rows = ops.shape(y["label"])[0]
         # Keras divides the joint loss by the number of replicas, whatever rows they have; the others are shares.
         factors = [replicas.count(), *([1 / replicas.share(rows)] * len(losses[1:]))]
-        for tracker, loss, factor in zip(self.trackers, losses, factors, strict=True):
-            tracker.update_state(loss * factor, sample_weight=rows)
-        return ops.sum(ops.convert_to_tensor(self.shares) * ops.stack(losses))
+        losses = [loss * factor for loss, factor in zip(losses, factors, strict=True)]
+        for tracker, loss in zip(self.trackers, losses, strict=True):
+            tracker.update_state(loss, sample_weight=rows)
+        return ops.sum(ops.convert_to_tensor(self.shares) * ops.stack(losses)) / replicas.count()
 
     def _alone(self, x, y, y_pred, sample_weight=None):
         """`{modality: cross-entropy of its own head}` over the rows that have it."""

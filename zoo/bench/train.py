@@ -173,7 +173,7 @@ def table(found):
         cells += [f"{one['operations'] / 1e9:.2f}", shares]
         lines.append(f"| {' | '.join(cells)} |")
     kinds = _profile.KINDS
-    lines += ["", f"| time of a step: Keras, eager | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    lines += ["", f"| the operations' time: Keras, eager | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     for name, one in found.items():
         cells = [", ".join(f"{one['profile'][how][kind]:.0%}" for how in IMPLEMENTATIONS[:2]) for kind in kinds]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")

@@ -10,9 +10,9 @@ import datetime
 
 import numpy as np
 
-import zoo
 from zoo.protocols import Row
 from zoo.protocols._emoji import emoji
+from zoo.protocols._training import trained
 
 MODEL = "few_shot"
 SEEDS, EPOCHS = 3, 30
@@ -35,7 +35,7 @@ def measure(folder, seed, quick):
 
     _pack.pack(divided(emoji(), seed), folder / "data", tell=lambda line: None)
     options = {"class_column": "subcategory", "epochs": EPOCHS // (10 if quick else 1), "seed": seed}
-    run = zoo.train("few_shot", str(folder / "data"), out=folder / "run", overwrite=True, verbose=0, **options)
+    run = trained("few_shot", str(folder / "data"), folder / "run", **options)
     read = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     report, values = run.evaluate("test"), {}
     for title in TITLES:
