@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import zoo
 from mmkeras import data
+from mmkeras.data import service
 from zoo import _cli, _pack
 
 KINDS = {"image": "image", "question": "text"}
@@ -168,13 +169,23 @@ def test_workers_that_cannot_be_reached_are_told_at_once(packed, address, tmp_pa
         pass
 
 
+def test_a_batch_that_the_workers_have_lost_is_told(monkeypatch):
+    split, pre = data.scenes(24).train, zoo.preprocessor("dual_encoder", "tiny")
+    data.adapt(pre, split)
+    monkeypatch.setattr(service, "check_reached", lambda address: None)
+    monkeypatch.setattr(service.service, "distribute", lambda policy, address: lambda dataset: dataset.skip(1))
+    lost = pytest.raises(data.DataError, match="A batch was lost by the input workers at here:1: .* --resume")
+    with lost, data.naming_rows(split, pre):
+        list(data.batches(split, pre, 8, training=False, service="here:1"))
+
+
 @pytest.mark.slow
 def test_a_training_with_input_workers_is_the_same(packed, workers, tmp_path):
     options = {"preset": "tiny", "modalities": {"image": "image"}, "epochs": 1, "verbose": 0, "deterministic": True}
     options["image_encoder"] = "flat"
     with_workers, alone = (
-        zoo.train("fusion_classifier", str(packed), out=tmp_path / name, data_service=service, **options)
-        for name, service in (("far", workers), ("near", None))
+        zoo.train("fusion_classifier", str(packed), out=tmp_path / name, data_service=address, **options)
+        for name, address in (("far", workers), ("near", None))
     )
     for one, other in zip(with_workers.model.weights, alone.model.weights, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -133,6 +133,18 @@ def test_three_workers_take_the_steps_of_one_process(whole, more, tmp_path):
             same((whole if name in QUICK else more) / f"{name}-1", tmp_path / f"{name}-{workers}")
 
 
+def test_replicas_of_other_sizes_and_with_gradients_that_overflow():
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(SCRIPT.with_name("uneven.py"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["overflow"] == [[[1.0, 2.0], 2.0], [[0.0, 1.0], 2.0]]  # of one replica, on both; then (1 + 1) / 2
+    one, two = found["losses"]
+    assert two == pytest.approx(one, rel=1e-5)
+    assert len(one) == 5
+
+
 # Who gets which rows
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import keras
 import numpy as np
@@ -94,6 +95,21 @@ def test_a_signal_stops_after_a_checkpoint(tmp_path, monkeypatch, number, code, 
     for a, b in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     assert histories(tmp_path / "run") == pytest.approx(histories(tmp_path / "whole"), rel=1e-4)
+
+
+def test_a_signal_in_the_last_step_waits_where_the_metrics_are_elsewhere():
+    saved = []
+    checkpoints = Checkpoints(lambda *position: saved.append(position), lambda *_: None, 1e9, whole=False)
+    checkpoints.set_params({"steps": 2})
+    checkpoints.last, checkpoints.signal = time.monotonic(), signal.SIGTERM
+    checkpoints.on_epoch_begin(0)
+    checkpoints.on_train_batch_end(1)
+    assert saved == []
+    with pytest.raises(Stopped, match="stopped by SIGTERM after epoch 1;"):
+        checkpoints.on_epoch_end(0)
+    assert saved == [(1, 0)]
+    with pytest.raises(Stopped, match="after epoch 1, step 1;"):
+        checkpoints.on_train_batch_end(0)
 
 
 def histories(folder):
