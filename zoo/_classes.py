@@ -8,13 +8,5 @@ import keras
 from mmkeras import decoders, encoders, fusion, layers, losses, training  # noqa: F401
 
 if keras.backend.backend() == "tensorflow":
-    from mmkeras.layers import (  # noqa: F401
-        decode_audio,
-        decode_image,
-        decode_video,
-        encode_label,
-        raw_presence,
-        standardize_vector,
-        tokenize_text,
-    )
+    from mmkeras.layers import raw_readers  # noqa: F401
     from mmkeras.training import adversarial_text, steps, tensorflow_optimizers  # noqa: F401

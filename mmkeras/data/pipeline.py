@@ -19,14 +19,10 @@ from mmkeras.data.kept_graph import kept
 from mmkeras.data.service import LOST, by_workers
 from mmkeras.data.source import ENCODED, DataError
 from mmkeras.data.stored import contents, is_slice, missing, read_file, read_slice
-from mmkeras.layers import (  # noqa: F401  # loading a preprocess model needs them registered
-    decode_audio,
-    decode_image,
-    decode_video,
+from mmkeras.layers import (
     encode_label,
     raw_presence,
-    standardize_vector,
-    tokenize_text,
+    raw_readers,  # noqa: F401  # loading a preprocess model needs them registered
 )
 
 ONE = (0, 1, 1)  # replica
