@@ -100,6 +100,16 @@ def test_mixed_precision_learns_and_keeps_a_model_in_float32(half, plain, tmp_pa
     assert losses(longer)[:2] == losses(run)[:2]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_model_trains_in_float16(name, tmp_path):
+    options = {"preset": "tiny", "epochs": 1, "verbose": 0, "mixed_precision": "float16"}
+    run = zoo.train(name, "scenes:200", out=tmp_path / "run", **options)
+    with (run.path / "history.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert all(np.isfinite(float(value)) for value in row.values())
+
+
 def test_training_ends_when_nothing_becomes_better(tmp_path):
     run = train(tmp_path / "run", learning_rate=0.0, weight_decay=0.0, epochs=9, patience=2)
     assert len(losses(run, "val_loss")) == 3
