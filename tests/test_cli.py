@@ -317,12 +317,12 @@ def test_a_file_found_broken_while_it_is_decoded_costs_no_run(capsys, shoes, tmp
     assert not (tmp_path / "x").exists()
 
 
-def test_a_reader_that_goes_away_is_no_fault():
+def test_a_reader_that_goes_away_ends_the_command_in_silence():
     command = [sys.executable, "-m", "zoo._cli", "list"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()  # as of `zoo list | head`
         assert process.stderr.read() == b""
-    assert process.returncode == 0
+    assert process.returncode == 141
 
 
 @pytest.mark.slow
