@@ -19,7 +19,7 @@ import zoo
 from mmkeras import data, export
 from mmkeras.layers import QueuedSimilarity
 from mmkeras.runs import RunFolder, replaced
-from zoo import _registry, _train
+from zoo import _epochs, _fit_preprocessor, _registry, _train
 from zoo._config import Config, hp, parse
 from zoo._run import Run
 
@@ -79,17 +79,17 @@ def test_short_texts_come_first(tmp_path):
     words = np.array([len(text.split()) for text in split.cells("text")])
     longest = []
     for epoch in range(3):
-        rows = zoo._train._order(run, split, epoch)
+        rows = _epochs.order_of(run, split, epoch)
         assert len(rows) == 64
         assert len(set(rows)) == 16 * (epoch + 1)
         counts = np.bincount(rows, minlength=64)
         assert counts.max() <= counts[counts > 0].min() + 1  # each as often as the others
         assert words[rows].max() <= np.delete(words, rows).min()
         longest.append(words[rows].mean())
-        assert (rows == zoo._train._order(run, split, epoch)).all()
+        assert (rows == _epochs.order_of(run, split, epoch)).all()
     assert longest == sorted(longest)
-    assert zoo._train._order(run, split, 3) is None
-    assert zoo._train._order(run, run.split("validation"), 0) is None
+    assert _epochs.order_of(run, split, 3) is None
+    assert _epochs.order_of(run, run.split("validation"), 0) is None
     with pytest.raises(ValueError, match="A curriculum goes by the length of texts"):
         zoo.build("tagger", preset="tiny", modalities={"image": "image"}, curriculum=2)
 
@@ -401,7 +401,7 @@ def test_values_that_cannot_be_read(name, text, expected):
 def test_balanced_classes_weigh_alike(tmp_path):
     run = train(tmp_path / "run", class_weight="balanced")
     split = run.split("train")
-    weights = _train._class_weights(run, split).numpy()
+    weights = _epochs.class_weights(run, split).numpy()
     labels = split.cells("label")
     counts = np.array([labels.count(label) for label in run.labels])
     assert counts.std() > 0
@@ -614,8 +614,8 @@ def test_drawings_are_measured_by_a_classifier_and_a_retriever(classifier, retri
 def test_a_column_that_gets_a_new_name_is_not_declared_a_modality(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"photo": "p", "text": "t"}\n')
     source = data.open(tmp_path / "a.jsonl")
-    assert _train._with_columns({}, {"remark": "text"}, source) == {}
-    assert _train._with_columns({}, {"photo": "image"}, source) == {"modalities": {"photo": "image"}}
-    assert _train._with_columns({"modalities": {"x": "text"}}, {"photo": "image"}, source) == {
+    assert _fit_preprocessor.with_columns({}, {"remark": "text"}, source) == {}
+    assert _fit_preprocessor.with_columns({}, {"photo": "image"}, source) == {"modalities": {"photo": "image"}}
+    assert _fit_preprocessor.with_columns({"modalities": {"x": "text"}}, {"photo": "image"}, source) == {
         "modalities": {"x": "text"}
     }

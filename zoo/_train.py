@@ -1,11 +1,9 @@
 """Training a model on a source: from its name to a run folder."""
 
 import functools
-import os
 import pathlib
 import resource
 import time
-import wave
 
 import keras
 import numpy as np
@@ -15,13 +13,14 @@ import mmkeras
 from mmkeras import data as sources
 from mmkeras import plots, training
 from mmkeras.diagnosis import Doctor
-from mmkeras.layers import TokenizeText
 from mmkeras.runs import RunFolder, remove_beside, replaced
 from zoo import _registry
-from zoo._config import did_you_mean
 from zoo._doctor import one_batch
+from zoo._epochs import class_weights, epoch_batches, size_and_steps, validation_batches
+from zoo._fit_preprocessor import fit_preprocessor, with_columns
+from zoo._resume import check_rows, relative, resumed
 from zoo._run import Run, load, usable
-from zoo._teacher import soft_labels, with_soft_labels
+from zoo._teacher import soft_labels
 from zoo._warm_start import warm_start_encoders
 
 
@@ -74,20 +73,20 @@ def train(
     folder = RunFolder(out or pathlib.Path("runs", name))
     training.set_seed(seed, deterministic)
     if resume:
-        run = _resumed(folder, name, data, columns, hyperparameters, mixed_precision, chief)
-        train_split, validation = (usable(run, run.source.split(split)) for split in ("train", "validation"))
+        run = resumed(folder, name, data, columns, hyperparameters, mixed_precision)
+        train_split = usable(run, run.source.split("train"))
     else:
         source = sources.open(data, skip_bad=skip_bad)
-        config = _registry.configure(name, preset, **_with_columns(hyperparameters, columns, source))
+        config = _registry.configure(name, preset, **with_columns(hyperparameters, columns, source))
         run = Run(folder.path, name, config, preset, seed, skip_bad, deterministic)
         run.warm_start = None if warm_start is None else str(warm_start)
         run.data, run.columns, run.mixed_precision = str(data), dict(columns or {}), mixed_precision
         run.source = run.prepared(source.rename(columns))
-        train_split = _fit_preprocessor(run)
-        validation = usable(run, run.source.split("validation"))
+        train_split = fit_preprocessor(run)
+    validation = usable(run, run.source.split("validation"))
     rows = {split.name: len(split) for split in (train_split, validation)}
     if resume:
-        _check_rows(run, folder, rows)
+        check_rows(run, folder, rows)
     run.replicas, run.data_service = training.pieces(strategy), data_service
     _check_replicas(run, validation, jit)
     with strategy.scope(), training.precision(run.mixed_precision):
@@ -135,103 +134,6 @@ def _check_replicas(run, validation, jit):
         )
 
 
-def _with_columns(hyperparameters, columns, source):
-    """Modalities declared by `--columns photo=image` are the model's, unless it was told others."""
-    there = set(source.split("train").kinds) - set(sources.MODALITIES)  # else it is the new name of a column
-    declared = {c: kind for c, kind in (columns or {}).items() if kind in sources.MODALITIES and c in there}
-    if declared and "modalities" not in hyperparameters:
-        return {**hyperparameters, "modalities": declared}
-    return hyperparameters
-
-
-def _resumed(folder, name, data, columns, hyperparameters, mixed_precision, chief):
-    run = load(folder.path, needs_model=False)
-    if run.name != name:
-        raise ValueError(f"{folder.path} holds a run of `{run.name}`, not of `{name}`.")
-    changes = {key: value for key, value in hyperparameters.items() if getattr(run.config, key, None) != value}
-    if set(changes) - {"epochs"}:
-        raise ValueError(
-            f"A run is resumed with its own hyperparameters; only --epochs may change. Received: {changes}."
-        )
-    if mixed_precision not in (None, run.mixed_precision):
-        raise ValueError(
-            f"A run is resumed in its own precision, {run.mixed_precision or 'float32'}. Received: {mixed_precision}."
-        )
-    if data is not None and relative(data, folder.path) != relative(run.data, folder.path):
-        raise ValueError(f"A run is resumed with its own data, {run.data}: leave --data out. Received: {data}.")
-    if columns and dict(columns) != run.columns:
-        raise ValueError(
-            f"A run is resumed with its own columns, {run.columns}: leave --columns out. Received: {columns}."
-        )
-    run.config = run.config.replace(**changes)
-    training.set_seed(run.seed, run.deterministic)
-    return run
-
-
-def _check_rows(run, folder, rows):
-    """Raises ValueError if a run that is resumed would be trained on another number of rows than it began with."""
-    before = folder.read_config().get("rows", rows)
-    if before != rows:
-        raise ValueError(
-            f"The data of {folder.path} have changed: it began with {before} rows that it can use, now there are "
-            f"{rows}. Bring them back, or begin anew with --overwrite."
-        )
-
-
-def _fit_preprocessor(run):
-    """Infers sizes from the training split, fits the preprocessor, and returns the rows that can be used."""
-    config, split = run.config, run.source.split("train")
-    missing = [name for name in config.names if name not in split.kinds]
-    if missing:
-        rest = ",".join(f"{n}={kind}" for n, kind in config.modalities.items() if n in split.kinds)
-        raise sources.DataError(
-            f"{run.data} has no column `{missing[0]}`. It has: {', '.join(split.kinds)}."
-            f"{did_you_mean(missing[0], split.kinds)} Say which column it is with --columns {missing[0]}=NAME, or "
-            f"train without it: --modalities {rest or 'NAME=KIND'}."
-        )
-    unfitted = config.replace(vector_dim={**dict.fromkeys(config.of_kind("vector"), 1), **config.vector_dim})
-    run.preprocessor = _registry.make_preprocessor(run.module, unfitted)
-    split = usable(run, split)
-    for name in config.names:
-        if name in split.kinds and not any(map(len, split.cells(name))):
-            raise sources.DataError(
-                f"The modality `{name}` is absent in every row of the training split: leave it out of --modalities."
-            )
-    sizes = {name: max(map(len, split.cells(name))) for name in config.of_kind("vector")}
-    texts = {name: sources.texts_of(split, name) for name in config.of_kind("text")}
-    if any(texts.values()):
-        tokenizer = TokenizeText(1, unit=config.text_unit, lower=config.text_lower, punctuation=config.text_punctuation)
-        longest = max(
-            int(tf.reduce_max(tokenizer.split(tf.constant(column)).row_lengths())) for column in texts.values()
-        )
-        config = config.replace(text_length=min(config.text_length, longest + 1))
-    config = config.replace(vector_dim=sizes)
-    if config.of_kind("audio"):
-        longest = max(_seconds(cell) for name in config.of_kind("audio") for cell in split.cells(name))
-        config = config.replace(audio_seconds=min(config.audio_seconds, longest))
-    run.preprocessor = _registry.make_preprocessor(run.module, config)
-    sources.adapt(run.preprocessor, split, config.vocabulary_size)
-    if texts:
-        vocabulary = run.preprocessor.reader(next(iter(texts))).vocabulary
-        config = config.replace(vocabulary_size=len(vocabulary))
-    if hasattr(config, "num_classes") and run.labels:
-        config = config.replace(num_classes=len(run.labels))
-        if config.num_classes < 2:
-            raise sources.DataError(f"Expected two labels or more in the training split. Found one: {run.labels[0]!r}.")
-    if hasattr(config, "num_tags") and "tags" in run.label_names:
-        config = config.replace(num_tags=len(run.preprocessor.reader("tags").vocabulary))
-    run.config = config
-    return split
-
-
-def _seconds(sound):
-    """Length of a WAV file, a path or its bytes; of an absent one zero."""
-    if not sound:
-        return 0.0
-    with wave.open(sources.opened(sound)) as file:
-        return file.getnframes() / file.getframerate()
-
-
 def _write_start(run, folder, rows):
     folder.save_model("preprocess", run.preprocessor.inputs)
     if run.preprocessor.targets:
@@ -256,54 +158,10 @@ def _write_start(run, folder, rows):
     )
 
 
-def relative(name, folder):
-    """A source's name as it stands in a run: paths as seen from the run's folder, the rest as it is."""
-    name = str(name).removeprefix("path:")
-    if pathlib.Path(name).exists():
-        return "path:" + pathlib.Path(os.path.relpath(name, folder)).as_posix()
-    return name
-
-
-def _order(run, split, epoch):
-    """The rows of an epoch, where the model has an order of its own, or there is a curriculum; None otherwise."""
-    if hasattr(run.module, "order"):
-        return run.module.order(run.config, split, run.seed, epoch)
-    if epoch < run.config.curriculum and split.name == "train":
-        return _short_ones(run, split, epoch)
-    return None
-
-
-def _short_ones(run, split, epoch):
-    """As many rows as the split has, of those with the shortest texts alone (curriculum learning, Bengio 2009)."""
-    lengths = np.zeros(len(split))
-    for name in run.config.of_kind("text"):
-        lengths += [max(len(text.split()) for text in ([cell] if isinstance(cell, str) else cell)) if cell else 0
-                    for cell in split.cells(name)]  # fmt: skip
-    count = -(-len(split) * (epoch + 1) // (run.config.curriculum + 1))
-    shortest = np.argsort(lengths, kind="stable")[:count]
-    random = np.random.default_rng([run.seed, epoch])
-    times = -(-len(split) // count)
-    return np.concatenate([random.permutation(shortest) for _ in range(times)])[: len(split)]
-
-
-def _batches(run, split):
-    """(rows a step, steps an epoch)."""
-    order = _order(run, split, 0)
-    num_rows = len(split) if order is None else len(order)
-    batch_size, (*_, count) = min(run.config.batch_size, num_rows), run.replicas
-    if run.config.batch_size % count:
-        raise ValueError(
-            f"Expected a --batch-size that {count} replicas can share out evenly. Received: {run.config.batch_size}. "
-            f"Take {run.config.batch_size // count * count or count}."
-        )
-    batch_size -= batch_size % count
-    return batch_size, num_rows // batch_size
-
-
 def _build_model(run, split, **options):
     config = run.config
     run.model = run.module.build(config)
-    steps = _batches(run, split)[1]
+    steps = size_and_steps(run, split)[1]
     _registry.compile_model(run.module, run.model, config, steps * config.epochs, **options)
     if config.patience and "loss" not in {metric.name for metric in run.model.metrics}:
         raise ValueError(f"`{run.name}` has no one validation loss that --patience could wait for. Leave it out.")
@@ -329,12 +187,12 @@ def _begin_encoders(run, warm_start, verbose):
 def _doctor(run, split, validation):
     batch = one_batch(run, validation)
     names = [name for name in run.config.names if name in run.model.input]
-    return Doctor(batch, names, _batches(run, split)[0])
+    return Doctor(batch, names, size_and_steps(run, split)[0])
 
 
 def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_seconds, chief, verbose, resume):
-    config, steps, began = run.config, _batches(run, split)[1], time.monotonic()
-    batches = functools.partial(_epoch_batches, run, split, soft, _class_weights(run, split))
+    config, steps, began = run.config, size_and_steps(run, split)[1], time.monotonic()
+    batches = functools.partial(epoch_batches, run, split, soft, class_weights(run, split))
     with sources.naming_rows(split, run.preprocessor), run.model.distribute_strategy.scope():
         training.build_metrics(run.model, next(iter(batches(0))))
     # Not what an --overwrite may not have removed yet: another process does that.
@@ -350,7 +208,7 @@ def _fit_model(run, folder, split, validation, soft, callbacks, checkpoint_secon
         callbacks = [training.Patience(config.patience, [row["val_loss"] for row in rows]), *callbacks]
     with checkpoints.stopping(), sources.naming_rows(validation, run.preprocessor), \
             sources.naming_rows(split, run.preprocessor):  # fmt: skip
-        asked = _validation_batches(run, validation, soft)
+        asked = validation_batches(run, validation, soft)
         try:
             history = training.fit(
                 run.model, batches, config.epochs, (epoch, step), asked, [checkpoints, *callbacks], verbose
@@ -421,41 +279,6 @@ def _keeping(run, folder, validation, rows):
 def _metrics_at_hand(run):
     """Whether what the metrics have counted lies in this process alone, not in others as well."""
     return run.replicas[:2] == (0, run.replicas[2])
-
-
-def _validation_batches(run, split, soft):
-    order = _order(run, split, 0)
-    order = np.arange(len(split)) if order is None else order
-    options = {"batch_size": run.config.batch_size, "replicas": run.replicas}
-    dataset = sources.batches(split, run.preprocessor, training=False, order=order, **options)
-    if soft:
-        dataset = with_soft_labels(dataset, soft[split.name], sources.row_numbers(order, **options)[0])
-    return dataset
-
-
-def _epoch_batches(run, split, soft, weights, epoch, first_step=0):
-    """Batches of an epoch from a step on, with soft labels and weights where there are any."""
-    batch_size = _batches(run, split)[0]
-    order = _order(run, split, epoch)
-    order = sources.shuffled(len(split), run.seed, epoch) if order is None else order
-    dataset = sources.batches(
-        split, run.preprocessor, batch_size, training=True, seed=run.seed, epoch=epoch, drop_remainder=True,
-        order=order, first_step=first_step, replicas=run.replicas, service=run.data_service,
-    )  # fmt: skip
-    if soft:
-        rows, _ = sources.row_numbers(order, batch_size, True, first_step, run.replicas)
-        dataset = with_soft_labels(dataset, soft[split.name], rows)
-    if weights is not None:
-        dataset = dataset.map(lambda x, y: (x, y, dict.fromkeys(y, tf.gather(weights, y["label"]))))
-    return dataset
-
-
-def _class_weights(run, split):
-    """Weights of the labels, inverse to how often they occur, one on average over the rows; or None."""
-    if getattr(run.config, "class_weight", "none") == "none" or run.config.labels == "many":
-        return None
-    counts = np.array([split.cells("label").count(label) for label in run.labels], dtype="float32")
-    return tf.constant(counts.sum() / (len(counts) * counts))
 
 
 def _load_word_vectors(run):

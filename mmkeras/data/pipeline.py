@@ -142,19 +142,12 @@ def batches(
         order = np.arange(len(split))
     piece = _piece(batch_size) if order is not None and replicas == ONE and not service else batch_size
     if order is not None:
-        draw = (seed * 10_007 + (epoch or 0)) % 2**31
         if drop_remainder:
             order = order[: len(order) - len(order) % batch_size]
         rows, numbers = row_numbers(order, piece, first_step=first_step * batch_size // piece, replicas=replicas)
-        parts = tf.data.Dataset.from_tensor_slices((rows, numbers))
-        parts = parts.map(lambda rows, number: (rows, tf.stack([draw, number])))
+        parts = _numbered(rows, numbers, (seed * 10_007 + (epoch or 0)) % 2**31)
     else:
-        rows = tf.data.Dataset.range(len(split))
-        draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-        draws = draws.map(lambda n: tf.cast(n % 2**31, tf.int32)).batch(2)
-        if training:
-            rows = rows.shuffle(len(split), seed=seed, reshuffle_each_iteration=True)
-        parts = tf.data.Dataset.zip(rows.batch(batch_size, drop_remainder=drop_remainder), draws)
+        parts = _anew_every_pass(len(split), batch_size, training, seed, drop_remainder)
     fetch = _raw_fetcher(split, preprocessor, training) if arrays is None else None
 
     @tf.autograph.experimental.do_not_convert
@@ -176,6 +169,21 @@ def batches(
         steps = -(-len(order) // batch_size) - first_step
         return dataset.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(2)
+
+
+def _numbered(rows, numbers, draw):
+    """`(rows, (draw, number))` of every batch, from which its augmentation is drawn."""
+    return tf.data.Dataset.from_tensor_slices((rows, numbers)).map(lambda rows, n: (rows, tf.stack([draw, n])))
+
+
+def _anew_every_pass(num_rows, batch_size, shuffle, seed, drop_remainder):
+    """`(rows, draw)` of every batch, in another order and with other draws at each pass."""
+    rows = tf.data.Dataset.range(num_rows)
+    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    draws = draws.map(lambda n: tf.cast(n % 2**31, tf.int32)).batch(2)
+    if shuffle:
+        rows = rows.shuffle(num_rows, seed=seed, reshuffle_each_iteration=True)
+    return tf.data.Dataset.zip(rows.batch(batch_size, drop_remainder=drop_remainder), draws)
 
 
 def _in_parallel(dataset, function):

@@ -83,19 +83,12 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
     for epoch in range(first_epoch, epochs):
         if model.stop_training:
             break
-        step, logs = first_step if epoch == first_epoch else 0, {}
+        step = first_step if epoch == first_epoch else 0
         if step == 0:
             model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         batches = iter(_distributed(strategy, epoch_batches(epoch, step)))
-        while step < steps:
-            callbacks.on_train_batch_begin(step)
-            count = min(taking.at_once, steps - step)
-            logs = taking(batches, count)
-            step += count
-            if not all(map(math.isfinite, (*logs.values(), *gradient_norms(model).values()))):
-                raise FloatingPointError(_not_finite(model, epoch, step, count, logs))
-            callbacks.on_train_batch_end(step - 1, logs)
+        logs = _trained(model, taking, batches, callbacks, epoch, step, steps)
         if several or not logs:  # what a step gives are the numbers of one replica; there may be no step left
             logs = numbers(model.get_metrics_result())
         if validation is not None:
@@ -105,6 +98,20 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
     history.input_wait = taking.wait
     synchronize_batch_norm(model, False)  # as it is saved: other backends know no such thing
     return history
+
+
+def _trained(model, taking, batches, callbacks, epoch, step, steps):
+    """Takes an epoch's steps from one on, and gives the logs of the last; none, if there is no step left."""
+    logs = {}
+    while step < steps:
+        callbacks.on_train_batch_begin(step)
+        count = min(taking.at_once, steps - step)
+        logs = taking(batches, count)
+        step += count
+        if not all(map(math.isfinite, (*logs.values(), *gradient_norms(model).values()))):
+            raise FloatingPointError(_not_finite(model, epoch, step, count, logs))
+        callbacks.on_train_batch_end(step - 1, logs)
+    return logs
 
 
 def _validated(model, test_step, batches, several):
