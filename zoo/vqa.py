@@ -1,10 +1,11 @@
 """Visual question answering: a picture and a question to an answer.
 
 Five ways of reasoning, each a preset: stacked attention (Yang 2016), hierarchical co-attention (Lu 2016), FiLM (Perez
-2018), relation networks (Santoro 2017), and modular co-attention, MCAN (Yu 2019).
+2018), relation networks (Santoro 2017), and modular co-attention, MCAN (Yu 2019). A sixth, `concat`, is the baseline of
+them all: picture and question beside each other through dense layers.
 
-Inputs: the picture, the question, and `presence`. Outputs: `answer`, logits `(batch, num_answers)`, and `attention
-(batch, places)`, where on the picture's last feature map it looked.
+Inputs: the picture, the question, in words or as a vector, and `presence`. Outputs: `answer`, logits `(batch,
+num_answers)`, and `attention (batch, places)`, where on the picture's last feature map it looked.
 """
 
 import dataclasses
@@ -12,14 +13,16 @@ import dataclasses
 from zoo import _inputs
 from zoo._config import hp
 
-REASONING = ("stacked_attention", "co_attention", "film", "relation_network", "mcan")
+REASONING = ("stacked_attention", "co_attention", "film", "relation_network", "mcan", "concat")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(_inputs.Inputs):
     """Hyperparameters of visual question answering."""
 
-    modalities: dict[str, str] = hp({"image": "image", "question": "text"}, "name=kind: one image and one text")
+    modalities: dict[str, str] = hp(
+        {"image": "image", "question": "text"}, "name=kind: one image, and one text or vector"
+    )
     reasoning: str = hp("film", "how picture and question meet", REASONING)
     width: int = hp(128, "size of the tokens and vectors that reason")
     num_layers: int = hp(2, "looks of stacked attention, blocks of film, layers of mcan")
@@ -28,8 +31,8 @@ class Config(_inputs.Inputs):
 
     def __post_init__(self):
         super().__post_init__()
-        if sorted(self.modalities.values()) != ["image", "text"]:
-            raise ValueError(f"Expected one image and one text. Received: modalities={self.modalities}.")
+        if sorted(self.modalities.values()) not in (["image", "text"], ["image", "vector"]):
+            raise ValueError(f"Expected one image, and one text or vector. Received: modalities={self.modalities}.")
 
     @property
     def picture(self):
@@ -38,8 +41,8 @@ class Config(_inputs.Inputs):
 
     @property
     def question(self):
-        """Name of the text."""
-        return self.of_kind("text")[0]
+        """Name of what is asked."""
+        return self.of_kind("text", "vector")[0]
 
 
 _BASE = {
@@ -82,7 +85,7 @@ def build(config):
     words = keras.layers.Dense(config.width, activation="relu", name="words")(tokens[config.question])
     reason = {
         "stacked_attention": _stacked_attention, "co_attention": _co_attention, "film": _film,
-        "relation_network": _relation_network, "mcan": _mcan,
+        "relation_network": _relation_network, "mcan": _mcan, "concat": _concat,
     }[config.reasoning]  # fmt: skip
     fused, attention = reason(config, places, words, grid)
     x = keras.layers.Dense(config.width, activation="relu", name="hidden")(fused)
@@ -163,6 +166,16 @@ def _relation_network(config, places, words, grid):
     from mmkeras import layers
 
     return layers.Relations(config.width, name="relations")(places, _question_vector(config, words))
+
+
+def _concat(config, places, words, grid):
+    """No reasoning but that of dense layers, and all places alike."""
+    import keras
+    from keras import ops
+
+    beside = [keras.layers.Flatten(name="all_places")(places), _question_vector(config, words)]
+    fused = keras.layers.Dense(config.width, activation="relu", name="fused")(keras.layers.Concatenate()(beside))
+    return fused, ops.full_like(places[:, :, 0], 1 / (grid[0] * grid[1]))
 
 
 def _mcan(config, places, words, grid):
