@@ -11,7 +11,7 @@ from zoo import bench
 
 DATA, EPOCHS = "scenes:20000", 8
 TYPES = ("color", "shape", "count", "exists", "side")
-NAMES = ["stacked_attention", "co_attention", "film", "relation_network", "mcan"]
+NAMES = ["stacked_attention", "co_attention", "film", "relation_network", "mcan", "concat"]
 
 
 def run(out="bench/answers", names=None, seed=0):
