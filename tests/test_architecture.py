@@ -21,7 +21,8 @@ RAW_LAYERS = {
 }  # fmt: skip
 # Within `training` the model base and the objectives run on every backend.
 ANY_BACKEND = {
-    "training/masked.py", "training/multi_input.py", "training/objective.py", "training/optimizer.py",
+    "training/checks.py", "training/masked.py", "training/multi_input.py", "training/objective.py",
+    "training/optimizer.py",
 }  # fmt: skip
 
 

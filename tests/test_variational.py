@@ -34,6 +34,14 @@ def test_product_of_gaussians_equals_the_closed_form():
     np.testing.assert_allclose(answer[3], 0, atol=1e-7)
 
 
+def test_a_product_in_half_precision_does_not_overflow():
+    given = np.array([[5.0, -3.0, -20.0, 20.0]], "float16")  # a precision of e^10 times a mean of five is too much
+    answer = layers.GaussianProduct(dtype="float16")([given]).numpy()
+    assert answer.dtype == "float16"
+    expected = layers.GaussianProduct()([given.astype("float32")]).numpy()
+    np.testing.assert_allclose(answer, expected, rtol=2e-3, atol=2e-3)
+
+
 def test_draws_have_the_mean_and_the_deviation_asked_for():
     layer = layers.SampleGaussian(seed=1)
     gaussian = np.tile([[2.0, -1.0, np.log(0.25), np.log(9.0)]], (40000, 1)).astype("float32")

@@ -24,8 +24,8 @@ def train(name, data=None, **options):
     return _train.train(name, data, **options)
 
 
-def load(path):
-    """The Run in a folder, see `zoo._run.Run`."""
+def load(path, **hyperparameters):
+    """The Run in a folder, see `zoo._run.load`."""
     from zoo import _run
 
-    return _run.load(path)
+    return _run.load(path, **hyperparameters)

@@ -343,19 +343,28 @@ class Run:
         return path
 
 
-def load(path, needs_model=True):
+def load(path, needs_model=True, **hyperparameters):
     """The Run in a folder.
 
     Args:
         path: the folder, or the name of weights that come with the zoo, such as `"captioner:scenes"`.
         needs_model: whether one whose training has not ended is an error.
+        **hyperparameters: of how the model is used, such as the captioner's `decoding` and `beam_width`.
 
     Raises:
         FileNotFoundError: if there is no run, or its training has not ended.
+        ValueError: on a hyperparameter that training has settled.
     """
     folder, out = _stored(path)
     saved = folder.read_config()
-    config = _registry.module(saved["model"]).Config(**saved["hyperparameters"])
+    module = _registry.module(saved["model"])
+    of_use = getattr(module, "OF_USE", ())
+    if set(hyperparameters) - set(of_use):
+        raise ValueError(
+            f"Expected hyperparameters of how `{saved['model']}` is used: {', '.join(of_use) or 'none'}. "
+            f"Received: {', '.join(sorted(set(hyperparameters) - set(of_use)))}."
+        )
+    config = module.Config(**{**saved["hyperparameters"], **hyperparameters})
     options = {key: saved[key] for key in ("preset", "seed", "skip_bad", "deterministic")}
     run = Run(out, saved["model"], config, **options)
     run.stored, run.called = folder.path, str(path)

@@ -55,6 +55,8 @@ class Config(_inputs.Inputs):
         return [self.target]
 
 
+# What `zoo.load` may change: training does not know it.
+OF_USE = ("decoding", "beam_width", "length_penalty", "nucleus", "temperature")
 _BASE = {"image_encoder": "resnet", "image_grid": 6, "epochs": 12, "learning_rate": 2e-3, "batch_size": 32}
 PRESETS = {
     "base": _BASE,

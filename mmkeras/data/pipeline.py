@@ -91,7 +91,16 @@ class Preprocessor:
         """Raw values `{name: (batch, ...)}` to `(inputs, targets)`; to inputs alone where there are no targets.
 
         Answers may be left out, as when predicting: then `targets` is None.
+
+        Raises:
+            ValueError: if it has not been fitted.
         """
+        for name in self.input_names + self.target_names:
+            if getattr(self.reader(name), "table", "none") is None:
+                raise ValueError(
+                    f"Expected a preprocessor that has seen training rows. Received: one without words for `{name}`. "
+                    "Fit it: mmkeras.data.adapt(preprocessor, source.train)."
+                )
         x = self.inputs({name: raw[name] for name in self.input_names})
         if not self.target_names:
             return (x,)

@@ -34,6 +34,7 @@ class Signature:
         def call(*values):
             return self.function(dict(zip(self.inputs, values, strict=True)))
 
+        call = functools.partial(call)  # TensorFlow would count the traces of all signatures as one's, and warn
         return tf.function(call, input_signature=list(self.inputs.values()), autograph=False)
 
     @property

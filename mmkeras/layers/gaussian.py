@@ -17,12 +17,14 @@ class GaussianProduct(keras.layers.Layer):
     """
 
     def call(self, gaussians, presence=None):
-        means, log_variances = zip(*(ops.split(x, 2, axis=-1) for x in gaussians), strict=True)
+        # A precision times a mean is more than float16 holds.
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        means, log_variances = zip(*(ops.split(ops.cast(x, dtype), 2, axis=-1) for x in gaussians), strict=True)
         means = ops.stack(means, axis=1)
         log_variances = ops.clip(ops.stack(log_variances, axis=1), -10.0, 10.0)
         present = ops.ones_like(means[..., 0], dtype="bool") if presence is None else presence > 0
         mean, variance = gaussian_product(means, log_variances, present)
-        return ops.concatenate([mean, ops.log(variance)], axis=-1)
+        return ops.cast(ops.concatenate([mean, ops.log(variance)], axis=-1), self.compute_dtype)
 
     def compute_output_shape(self, gaussians_shape, presence_shape=None):
         return gaussians_shape[0]

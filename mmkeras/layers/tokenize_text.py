@@ -92,11 +92,20 @@ class TokenizeText(keras.layers.Layer):
         return ids.to_tensor(shape=(None, self.length))
 
     def texts(self, ids):
-        """Ids `(batch, length)` back to texts `(batch,)`, each read up to its [END], in the graph."""
+        """Ids `(batch, length)` back to texts `(batch,)`, each read up to its [END], in the graph.
+
+        Marks that were set apart stand at the word before again: "a circle, a ring". The rest is as it was tokenised.
+        """
         ended = tf.cumsum(tf.cast(tf.equal(ids, SPECIAL.index(END)), tf.int32), axis=-1) > 0
         said = ~ended & (ids != SPECIAL.index(PADDING)) & (ids != SPECIAL.index(START))
         words = tf.ragged.boolean_mask(tf.gather(tf.constant(self.vocabulary), ids), said)
-        return tf.strings.reduce_join(words, axis=-1, separator="" if self.unit == "characters" else " ")
+        if self.unit == "characters":
+            return tf.strings.reduce_join(words, axis=-1)
+        joined = tf.strings.reduce_join(words, axis=-1, separator=" ")
+        if self.punctuation != "separate":
+            return joined
+        joined = tf.strings.regex_replace(joined, r" ([,.;:!?%)\]}])", r"\1")
+        return tf.strings.regex_replace(joined, r"([(\[{]) ", r"\1")
 
     def compute_output_spec(self, texts):
         return keras.KerasTensor((texts.shape[0], self.length), dtype="int32")

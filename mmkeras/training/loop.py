@@ -8,7 +8,7 @@ import time
 import keras
 import tensorflow as tf
 
-from mmkeras.training.multi_input import check_batch
+from mmkeras.training.checks import check_batch
 from mmkeras.training.strategy import pieces, synchronize_batch_norm
 from mmkeras.training.tensorflow_optimizers import gradient_norms
 

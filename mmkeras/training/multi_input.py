@@ -3,8 +3,9 @@
 import contextlib
 
 import keras
-import numpy as np
 from keras import ops
+
+from mmkeras.training.checks import check_arrays, check_fit, check_input, telling_ids
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -12,11 +13,11 @@ class MultiInput(keras.Model):
     """A Functional model whose inputs are a dict, matched by name.
 
     Keras itself swaps an OrderedDict in another order silently, shifts the values by one at an extra key, and casts
-    float ids. Here each of these is an error. An input called `presence` may be left out: everything counts as
-    present then. Outputs are at least float32, whatever the layers compute in.
+    float ids. Here each of these is an error of one line. An input called `presence` may be left out: everything counts
+    as present then. Outputs are at least float32, whatever the layers compute in.
 
     Raises:
-        ValueError: on a missing, extra or misnamed input, or token ids that are not integers.
+        ValueError: on a missing, extra or misnamed input, another shape, or token ids that are not integers.
 
     Example:
 
@@ -31,21 +32,36 @@ class MultiInput(keras.Model):
 
     def __call__(self, inputs, *args, **kwargs):
         # Here, not only in `call`: Keras would print all arrays behind an error that is raised there.
-        return super().__call__(self.matched(inputs), *args, **kwargs)
+        with telling_ids():
+            return super().__call__(self.matched(inputs), *args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
         # Here again: on JAX `fit` does not come through `__call__`.
         return at_least_float32(super().call(self.matched(inputs), training=training))
 
     def fit(self, x=None, y=None, batch_size=None, *args, **options):
-        """As `keras.Model.fit`; the first batch is looked at before, see `check_batch`."""
-        check_first_batch(x, y, batch_size)
+        """As `keras.Model.fit`; what is given is looked at before, see `mmkeras.training.checks`."""
+        check_fit(self, x, y, batch_size)
         if self.optimizer is not None and not self.optimizer.built:
             # Built within the first step, it would have that step traced twice.
             strategy = getattr(self, "distribute_strategy", None)
             with strategy.scope() if strategy else contextlib.nullcontext():
                 self.optimizer.build(self.trainable_variables)
-        return super().fit(x, y, batch_size, *args, **options)
+        with telling_ids():
+            return super().fit(x, y, batch_size, *args, **options)
+
+    def evaluate(self, x=None, y=None, batch_size=None, *args, **options):
+        """As `keras.Model.evaluate`; what is given is looked at before."""
+        check_fit(self, x, y, batch_size)
+        with telling_ids():
+            return super().evaluate(x, y, batch_size, *args, **options)
+
+    def predict(self, x, *args, **options):
+        """As `keras.Model.predict`; what is given is looked at before."""
+        if isinstance(x, dict):
+            check_arrays(self, x)
+        with telling_ids():
+            return super().predict(x, *args, **options)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """As `keras.Model.compute_metrics`, over the outputs that have a target: Keras asks for one of each."""
@@ -62,7 +78,8 @@ class MultiInput(keras.Model):
         expected = {tensor.name: tensor for tensor in self.inputs}
         if not isinstance(inputs, dict):
             raise ValueError(
-                f"Expected inputs as a dict with the keys {sorted(expected)}. Received: {type(inputs).__name__}."
+                f"Expected inputs as a dict with the keys {sorted(expected)}. Received: {type(inputs).__name__}. Name "
+                f"them: {{{', '.join(f'{name!r}: …' for name in sorted(expected))}}}."
             )
         missing = sorted(name for name in set(expected) - set(inputs) if self.fills(name) is None)
         extra = sorted(set(inputs) - set(expected) - {"presence"})
@@ -80,11 +97,9 @@ class MultiInput(keras.Model):
                 values[name] = ops.full((ops.shape(first)[0], *tensor.shape[1:]), self.fills(name))
                 continue
             value = inputs[name]
+            check_input(tensor, value, self.inputs)
             if not keras.backend.is_keras_tensor(value):
                 value = ops.convert_to_tensor(value)  # Keras refuses arrays beside a tensor: `presence`, filled in
-            given = keras.backend.standardize_dtype(value.dtype)
-            if "int" in tensor.dtype and "float" in given:
-                raise ValueError(f"Expected integer token ids for the input `{name}`. Received: dtype {given}.")
             values[name] = value
         return values
 
@@ -96,31 +111,3 @@ def at_least_float32(outputs):
         name: ops.cast(value, "float32") if keras.backend.standardize_dtype(value.dtype) in half else value
         for name, value in outputs.items()
     }
-
-
-def check_first_batch(x, y=None, batch_size=None):
-    """`check_batch` of what `fit` was given: of arrays the first rows, of a `tf.data.Dataset` its first batch."""
-    if isinstance(x, dict):
-        rows = batch_size or 32
-        check_batch([{k: v[:rows] for k, v in part.items()} for part in (x, y) if isinstance(part, dict)])
-    elif hasattr(x, "as_numpy_iterator"):
-        check_batch(next(iter(x.take(1)), ()))
-
-
-def check_batch(batch):
-    """Looks at a batch, dicts of arrays: no NaN, and pixels `(batch, ..., height, width, channels)` in 0..1.
-
-    Raises:
-        ValueError: naming the input or target.
-    """
-    for part in batch:
-        for name, value in part.items() if isinstance(part, dict) else ():
-            value = keras.ops.convert_to_numpy(value)
-            if value.dtype.kind == "f" and np.isnan(value).any():
-                row = int(np.argwhere(np.isnan(value))[0][0])
-                raise ValueError(f"Expected numbers in `{name}`. Received: NaN in row {row} of the first batch.")
-            if value.ndim in (4, 5) and value.size and (value.min() < -1e-3 or value.max() > 1 + 1e-3):
-                raise ValueError(
-                    f"Expected pixels in 0..1 in `{name}`. Received: {value.dtype} from {value.min():.4g} to "
-                    f"{value.max():.4g}. Divide by 255 where they are bytes."
-                )

@@ -6,7 +6,8 @@ from keras import ops
 
 from mmkeras import losses
 from mmkeras.layers import replicas
-from mmkeras.training.multi_input import at_least_float32, check_first_batch
+from mmkeras.training.checks import check_fit
+from mmkeras.training.multi_input import at_least_float32
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -74,7 +75,7 @@ class Adversarial(keras.Model):
 
     def fit(self, x=None, y=None, batch_size=None, *args, **options):
         """As `keras.Model.fit`; the first batch is looked at before."""
-        check_first_batch(x, y, batch_size)
+        check_fit(self, x, y, batch_size)
         return super().fit(x, y, batch_size, *args, **options)
 
     def _noise(self, condition):
