@@ -40,6 +40,7 @@ class Preprocessor:
         targets: model from raw answers to its targets `y`, or None where it learns from its inputs alone.
         augment: function of (inputs, seed) for training, see `Augment`; or None.
         vocabulary_size: most tokens that the model to train takes, the four special ones counted; None for any number.
+        fitted: a mark that every `adapt` replaces by another; made where none is given.
     """
 
     inputs: keras.Model

@@ -38,7 +38,8 @@ def contents(cell):
 
     Example:
 
-    >>> _ = open("three.bin", "wb").write(b"abcdef")
+    >>> with open("three.bin", "wb") as file:
+    ...     _ = file.write(b"abcdef")
     >>> contents("three.bin#2+3+1")
     b'cde'
     """

@@ -74,6 +74,7 @@ class MMTM(StagedFusion):
             gate.build((None, self.width))
 
     def exchange(self, features, vectors, present, central):
+        """The features, each channel through its gate where present, and what the gates are made of."""
         joint = ops.relu(sum(vectors) + ops.cast(self.bias, vectors[0].dtype))
         gated = {}
         for i, (name, gate) in enumerate(zip(self.names, self.gates, strict=True)):
@@ -94,6 +95,7 @@ class CentralNet(StagedFusion):
         self.next.build((None, self.width))
 
     def exchange(self, features, vectors, present, central):
+        """The features as they are, and the next central vector, from theirs and the last."""
         shares = ops.cast(self.weights_of, vectors[0].dtype)
         total = sum(shares[i + 1] * x for i, x in enumerate(vectors))
         total = total if central is None else total + shares[0] * central

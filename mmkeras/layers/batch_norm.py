@@ -17,8 +17,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Example:
 
     >>> layer = BatchNormalization(momentum=0.9)
-    >>> layer(np.arange(4.0).reshape(4, 1, 1, 1), training=True).numpy().round(2).ravel().tolist()
-    [-1.34, -0.45, 0.45, 1.34]
+    >>> print(layer(np.arange(4.0).reshape(4, 1, 1, 1), training=True).numpy().round(2).ravel())
+    [-1.34 -0.45  0.45  1.34]
     """
 
     def call(self, inputs, training=None, mask=None):

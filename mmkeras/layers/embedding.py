@@ -115,8 +115,9 @@ class AddSinusoids(keras.layers.Layer):
 
     Example:
 
-    >>> AddSinusoids()(np.zeros((1, 2, 4)))[0, :, :2].numpy().round(2).tolist()
-    [[0.0, 0.0], [0.84, 0.01]]
+    >>> print(AddSinusoids()(np.zeros((1, 2, 4)))[0, :, :2].numpy().round(2))
+    [[0.   0.  ]
+     [0.84 0.01]]
     """
 
     def __init__(self, **kwargs):

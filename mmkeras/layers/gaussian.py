@@ -12,8 +12,8 @@ class GaussianProduct(keras.layers.Layer):
 
     Example:
 
-    >>> GaussianProduct()([np.array([[3.0, 0.0]])]).numpy().round(2).tolist()
-    [[1.5, -0.69]]
+    >>> print(GaussianProduct()([np.array([[3.0, 0.0]])]).numpy().round(2))
+    [[ 1.5  -0.69]]
     """
 
     def call(self, gaussians, presence=None):

@@ -12,6 +12,7 @@ class LabelCrossentropy(keras.losses.Loss):
         label_smoothing: share of the target spread evenly over all classes.
         focusing: exponent of `1 - p`, `p` being the probability of the row's class, that the loss is multiplied with:
             what is known already counts less (focal loss, Lin 2017). 0 for plain cross-entropy.
+        name: of the loss.
     """
 
     def __init__(self, label_smoothing=0.0, focusing=0.0, name="label_crossentropy", **kwargs):
@@ -42,6 +43,7 @@ class Distillation(keras.losses.Loss):
 
     Args:
         temperature: T; the higher, the more counts what the teacher thinks of the labels that it does not choose.
+        name: of the loss.
 
     Example:
 
@@ -71,6 +73,7 @@ class TagsCrossentropy(keras.losses.Loss):
     Args:
         label_smoothing: how far the targets are moved towards one half.
         focusing: as for `LabelCrossentropy`, of each tag's own probability.
+        name: of the loss.
     """
 
     def __init__(self, label_smoothing=0.0, focusing=0.0, name="tags_crossentropy", **kwargs):

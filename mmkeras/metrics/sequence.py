@@ -11,6 +11,7 @@ def bleu(hypotheses, references, order=4):
     Args:
         hypotheses: list of texts.
         references: list of lists of texts, the references of each hypothesis.
+        order: words of the longest n-gram.
 
     Example:
 
@@ -40,8 +41,8 @@ def rouge_l(hypotheses, references, beta=1.2):
 
     Example:
 
-    >>> round(rouge_l(["this is a good test"], [["this is a test", "this is also a test"]]), 7)
-    0.9070631
+    >>> round(rouge_l(["this is a good test"], [["this is a test", "this is also a test"]]), 4)
+    0.9071
     """
     scores = []
     for hypothesis, others in zip(hypotheses, references, strict=True):

@@ -28,6 +28,7 @@ class ServingError(Exception):
 
     @property
     def http_status(self):
+        """The HTTP status of its code."""
         return HTTP_STATUS[self.code]
 
 

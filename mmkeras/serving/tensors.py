@@ -259,7 +259,7 @@ def write_predict(outputs, rows):
     Example:
 
     >>> write_predict({"y": np.array([1.5]), "n": np.array([2])}, rows=True)
-    {'predictions': [{'y': 1.5, 'n': 2}]}
+    {'predictions': [{'y': np.float64(1.5), 'n': 2}]}
     """
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")

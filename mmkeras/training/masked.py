@@ -29,6 +29,7 @@ class Hidden(Term):
         self.side = side
 
     def rows(self, inputs, targets, outputs, present):
+        """The losses `(batch, places)`, and ones for the places that are hidden in rows that have the modality."""
         true, found = inputs[self.target], outputs[self.output]
         hidden = outputs[f"{self.target}_hidden"] * present[self.target][:, None]
         if self.kind == "text":

@@ -39,10 +39,12 @@ class Term:
         return replicas.mean(*self.rows(inputs, targets, outputs, present))
 
     def get_config(self):
+        """The constructor's arguments, for saving."""
         return dict(vars(self))
 
     @classmethod
     def from_config(cls, config):
+        """The term of a configuration."""
         return cls(**config)
 
 
@@ -68,6 +70,7 @@ class Reconstruction(Term):
         self.options = dict(options or {})
 
     def rows(self, inputs, targets, outputs, present):
+        """The losses `(batch,)`, and ones for the rows where all that is asked for is present."""
         rows = ops.ones_like(present[self.target])
         for name in (self.target, *self.given):
             rows = rows * present[name]
@@ -90,6 +93,7 @@ class Divergence(Term):
         self.given = list(given)
 
     def rows(self, inputs, targets, outputs, present):
+        """The divergences `(batch,)`, and ones for the rows that have one of the modalities."""
         divergence = losses.gaussian_kl(*ops.split(outputs[self.output], 2, axis=-1))
         rows = ops.cast(sum(present[name] for name in self.given) > 0, divergence.dtype)
         return divergence * outputs["divergence_weight"], rows
@@ -197,6 +201,7 @@ class Supervised(Term):
         self.without = without
 
     def rows(self, inputs, targets, outputs, present):
+        """The cross-entropies `(batch,)`, and ones for the rows that count."""
         true, logits = targets[self.target], outputs[self.output]
         if self.several:
             loss = keras.losses.binary_crossentropy(true, logits, from_logits=True)
@@ -248,6 +253,7 @@ class Regression(Term):
         self.target = target
 
     def rows(self, inputs, targets, outputs, present):
+        """The squared errors `(batch,)`, and ones: all rows count."""
         found = outputs[self.output]
         squares = ops.square(ops.cast(targets[self.target], found.dtype) - found)
         return squares, ops.ones_like(squares)
@@ -304,11 +310,13 @@ class Objective:
         return sum(term.weight * parts[term.name] for term in self.terms), parts
 
     def get_config(self):
+        """The constructor's arguments, for saving, those of the terms within."""
         terms = [keras.saving.serialize_keras_object(term) for term in self.terms]
         return {"terms": terms, "modalities": self.modalities}
 
     @classmethod
     def from_config(cls, config):
+        """The objective of a configuration."""
         return cls([keras.saving.deserialize_keras_object(term) for term in config["terms"]], config["modalities"])
 
 

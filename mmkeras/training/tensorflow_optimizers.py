@@ -119,8 +119,8 @@ class AdamW(_OneOperation, keras.optimizers.AdamW):
 
     >>> weight = keras.Variable([1.0, 2.0])
     >>> AdamW(0.5, weight_decay=0.1).apply([tf.constant([3.0, -3.0])], [weight])
-    >>> weight.numpy().round(3).tolist()
-    [0.45, 2.4]
+    >>> print(weight.numpy().round(3))
+    [0.45 2.4 ]
     """
 
 
