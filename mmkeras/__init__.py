@@ -1,4 +1,4 @@
-"""Parts of multi-input models: losses, metrics, layers, encoders, decoders, fusion, data, training, export.
+"""Parts of multi-input models: losses, metrics, layers, encoders, decoders, fusion, data, training, export, serving.
 
 The packages are imported when they are first used, so that `import mmkeras` costs nothing:
 
@@ -11,7 +11,8 @@ import importlib
 __version__ = "0.1.0"
 
 _PACKAGES = (
-    "losses", "metrics", "layers", "encoders", "decoders", "fusion", "data", "runs", "plots", "training", "export",
+    "losses", "metrics", "layers", "encoders", "decoders", "fusion", "data", "runs", "plots", "training", "diagnosis",
+    "export", "serving",
 )  # fmt: skip
 __all__ = list(_PACKAGES)
 

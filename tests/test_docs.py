@@ -15,6 +15,8 @@ import tensorflow as tf
 import yaml
 from keras import ops
 
+import mmkeras
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ["zoo", *sorted(f"mmkeras.{path.parent.name}" for path in ROOT.glob("mmkeras/*/__init__.py"))]
 STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -74,6 +76,11 @@ def fault(thing):
     if sorted(said) != sorted(name for name in taken if not name.startswith("**") or name in said):
         return f"Args: {', '.join(said)}; signature: {', '.join(taken)}"
     return None
+
+
+def test_every_package_is_reached_from_the_library():
+    assert sorted(f"mmkeras.{name}" for name in mmkeras.__all__) == PACKAGES[1:]
+    assert all(inspect.ismodule(getattr(mmkeras, name)) for name in mmkeras.__all__)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

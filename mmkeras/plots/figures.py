@@ -173,8 +173,9 @@ def _draw(axes, part, left, top, width, height, margin=0.04):
     """Draws a picture as large as fits, or a text, in the middle of a box."""
     x, y = left + width / 2, top + height / 2
     if isinstance(part, str):
-        text = "\n".join(textwrap.wrap(_plain(part), 26)[:4]) or "—"
-        axes.text(x, y, text, ha="center", va="center", fontsize=7)
+        letters, lines = int(width / 0.063), max(int(height / 0.13), 1)  # of seven points
+        text = textwrap.fill(_plain(part), letters, max_lines=lines, placeholder=" …")
+        axes.text(x, y, text or "—", ha="center", va="center", fontsize=7)
     elif part is not None:
         rows, columns = part.shape[:2]
         inches = min((width - margin) / columns, (height - margin) / rows) / 2  # half a pixel's
