@@ -778,3 +778,19 @@ def test_report_tells_what_is_there(folder):
     assert "1 pictures are turned" in line
     assert "turned.jpg" in line
     assert len(lines) == 4  # with that of the empty labels
+
+
+def test_pictures_are_found_beside_their_table_before_and_after_rows_are_checked(tmp_path, monkeypatch):
+    source = data.scenes(24)
+    folder = tmp_path / "table"
+    folder.mkdir()
+    rows = [json.dumps({"image": f"{i}.png"}) for i in range(3)]
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes(source.train.cells("image")[i])
+    (folder / "train.jsonl").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    for place in ("table", str(folder)):
+        split = data.open(place).split("train")
+        for one in (split, data.checked(split, {"image": "image"})):
+            (batch,) = data.raw_batches(one, ["image"])
+            assert batch["image"].numpy().tolist() == source.train.cells("image")[:3]

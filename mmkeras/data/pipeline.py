@@ -7,6 +7,7 @@ was interrupted continues with the very batches it would have seen.
 import contextlib
 import dataclasses
 import os
+import pathlib
 import re
 from collections.abc import Callable
 
@@ -323,8 +324,24 @@ def _raw_fetcher(split, preprocessor, training):
 
 def _fetcher(split, names, training):
     """A function from row numbers `(batch,)` and a draw to raw values `{name: (batch, ...)}`."""
-    columns = {name: _column(split.kinds[name], split.cells(name), training) for name in dict.fromkeys(names)}
+    columns = {}
+    for name in dict.fromkeys(names):
+        cells = split.cells(name)
+        if split.kinds[name] in ENCODED:
+            cells = _located(cells, split.folders[name])
+        columns[name] = _column(split.kinds[name], cells, training)
     return lambda rows, draw: {name: column(rows, draw) for name, column in columns.items()}
+
+
+def _located(cells, folder):
+    """Paths as they stand in a table, as seen from here; those of rows that were checked are so already."""
+    if folder is None:
+        return cells
+    inside = f"{pathlib.Path(folder)}{os.sep}"
+    return [
+        os.path.join(folder, cell) if isinstance(cell, str) and cell and not cell.startswith(inside) else cell
+        for cell in cells
+    ]
 
 
 def _column(kind, cells, training):
