@@ -7,6 +7,8 @@ The packages are imported when they are first used, so that `import mmkeras` cos
 """
 
 import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -16,12 +18,29 @@ _PACKAGES = (
 )  # fmt: skip
 __all__ = list(_PACKAGES)
 
+if TYPE_CHECKING:  # what `__getattr__` gives, for type checkers
+    from mmkeras import (  # noqa: F401
+        data,
+        decoders,
+        diagnosis,
+        encoders,
+        export,
+        fusion,
+        layers,
+        losses,
+        metrics,
+        plots,
+        runs,
+        serving,
+        training,
+    )
 
-def __getattr__(name):
+
+def __getattr__(name: str) -> ModuleType:
     if name in _PACKAGES:
         return importlib.import_module(f"mmkeras.{name}")
     raise AttributeError(f"module 'mmkeras' has no attribute {name!r}. It has: {', '.join(_PACKAGES)}.")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *_PACKAGES])

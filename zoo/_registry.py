@@ -8,8 +8,13 @@ from zoo import _weights, protocols
 from zoo._config import check_names, did_you_mean, type_name
 from zoo._folder import module_of, names_in
 
+if typing.TYPE_CHECKING:  # `zoo --help` does not wait for them
+    import keras
 
-def names():
+    from mmkeras.data import Preprocessor
+
+
+def names() -> list[str]:
     """Names of all models.
 
     Example:
@@ -45,7 +50,7 @@ def configure(name, preset="base", **hyperparameters):
     return model.Config(**{**model.PRESETS[preset], **hyperparameters})
 
 
-def build(name, preset="base", weights=None, **hyperparameters):
+def build(name: str, preset: str = "base", weights: str | None = None, **hyperparameters: typing.Any) -> "keras.Model":
     """A compiled model.
 
     Args:
@@ -107,7 +112,9 @@ def _trained(name, weights, preset, hyperparameters):
     return _run.load(f"{name}:{weights}")
 
 
-def preprocessor(name, preset="base", weights=None, **hyperparameters):
+def preprocessor(
+    name: str, preset: str = "base", weights: str | None = None, **hyperparameters: typing.Any
+) -> "Preprocessor":
     """The Preprocessor of a model, to be fitted with `mmkeras.data.adapt`; that of trained weights is fitted.
 
     Args:
@@ -139,7 +146,7 @@ def make_preprocessor(model_module, config):
     )
 
 
-def describe(name):
+def describe(name: str) -> str:
     """What a model is, its presets and hyperparameters, as text.
 
     Example:

@@ -4,7 +4,10 @@ import functools
 import os
 import pathlib
 import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -30,7 +33,16 @@ class Run:
         source: the data it was trained on, opened when it is first needed.
     """
 
-    def __init__(self, path, name, config, preset="base", seed=0, skip_bad=False, deterministic=False):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        config: Any,
+        preset: str = "base",
+        seed: int = 0,
+        skip_bad: bool = False,
+        deterministic: bool = False,
+    ) -> None:
         self.path = pathlib.Path(path)
         self.stored, self.called = self.path, self.path.as_posix()  # where config.json lies, and what `zoo.load` takes
         self.name = name
@@ -40,44 +52,52 @@ class Run:
         self.skip_bad = skip_bad
         self.deterministic = deterministic
         self.module = _registry.module(name)
-        self.model = None
-        self.preprocessor = None
-        self.data = None
-        self.columns = {}
-        self.warm_start = None
+        self.model: keras.Model = None
+        self.preprocessor: sources.Preprocessor = None  # type: ignore[assignment]  # until it is fitted or read
+        self.data: str = None  # type: ignore[assignment]
+        self.columns: Mapping[str, str] = {}
+        self.warm_start: str | None = None
+        self.mixed_precision: str | None = None
+        self.data_service: str | None = None
         self.replicas = sources.ONE  # that train in this process
 
     def __repr__(self):
         return f"<Run of {self.name} in {self.path}>"
 
     @functools.cached_property
-    def source(self):
+    def source(self) -> sources.Source:
         """The source the run was trained on."""
         return self.prepared(sources.open(self.data, self.columns, self.skip_bad))
 
     @property
-    def saved(self):
+    def saved(self) -> dict[str, Any]:
         """What `config.json` holds."""
         return RunFolder(self.stored).read_config()
 
-    def prepared(self, source):
+    def prepared(self, source: sources.Source) -> sources.Source:
         """A source as the model's `prepare` wants it, where it has one."""
         if not hasattr(self.module, "prepare"):
             return source
         return sources.Source(source.spec, self.module.prepare(self.config, source.splits), source.rule)
 
     @property
-    def labels(self):
+    def labels(self) -> Sequence[str]:
         """The labels or tags in the order of their numbers; empty where the model has none."""
         readers = [self.preprocessor.reader(name) for name in self.label_names]
         return readers[0].vocabulary if readers else ()
 
     @property
-    def label_names(self):
+    def label_names(self) -> dict[str, str]:
         """The columns of labels or tags that are predicted, `{name: kind}`."""
         return {name: kind for name, kind in self.preprocessor.target_kinds.items() if kind in ("label", "tags")}
 
-    def split(self, name="test", data=None, columns=None, skip_bad=False):
+    def split(
+        self,
+        name: str = "test",
+        data: str | os.PathLike[str] | None = None,
+        columns: Mapping[str, str] | None = None,
+        skip_bad: bool = False,
+    ) -> sources.Split:
         """A split of the run's own source, or of another; a file given as `data` is taken whole.
 
         Args:
@@ -96,19 +116,26 @@ class Run:
             split = self.source.split(name)
         return usable(self, split, known_labels=True, skip_bad=skip_bad)
 
-    def batches(self, split, batch_size=None):
+    def batches(self, split: sources.Split, batch_size: int | None = None) -> tf.data.Dataset:
         """Batches of a split as the model takes them, not shuffled."""
         batch_size = batch_size or min(self.config.batch_size, 256)  # more rows at once are no faster
         return sources.batches(split, self.preprocessor, batch_size, training=False)
 
     @functools.cached_property
-    def outputs(self):
+    def outputs(self) -> Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]:
         """Function from a batch of the model's inputs to its outputs, as it predicts, in a graph."""
         specs = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in self.model.input.items()}
         predict = functools.partial(lambda x: self.model(x, training=False))  # else all runs' traces count as one's
         return tf.function(predict, input_signature=[specs], autograph=False)
 
-    def evaluate(self, split="test", data=None, columns=None, skip_bad=False, **options):
+    def evaluate(
+        self,
+        split: str = "test",
+        data: str | os.PathLike[str] | None = None,
+        columns: Mapping[str, str] | None = None,
+        skip_bad: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
         """The model's metrics on a split; they and the figures are written into the run folder.
 
         Args:
@@ -125,18 +152,18 @@ class Run:
             self.write_figures(rows)
         return report
 
-    def write_figures(self, split, suffix=""):
+    def write_figures(self, split: sources.Split, suffix: str = "") -> None:
         """Draws the model's figures of a split into the run folder, `<figure>-<split><suffix>.png`."""
         for name, figure in self.module.figures(self, split).items():
             with replaced(self.path / "figures" / f"{name}-{split.name}{suffix}.png") as beside:
                 figure.savefig(beside, dpi=120)
 
     @functools.cached_property
-    def signatures(self):
+    def signatures(self) -> dict[str, exporting.Signature]:
         """The serving functions by name, each a `mmkeras.export.Signature`."""
         return self.module.signatures(self.config, self.model, self.preprocessor.for_serving())
 
-    def predict(self, signature="serving_default", **raw):
+    def predict(self, signature: str = "serving_default", **raw: Any) -> dict[str, np.ndarray]:
         """Answers to raw values, as the exported model would give them.
 
         Args:
@@ -155,12 +182,12 @@ class Run:
         answer = self._asked(self.signatures[signature], self.signatures[signature].inputs, raw)
         return {name: _strings(value) if value.dtype == object else value for name, value in answer.items()}
 
-    def read(self, **raw):
+    def read(self, **raw: Any) -> dict[str, tf.Tensor]:
         """Raw values, a list a modality as for `predict`, to the model's inputs."""
         specs = exporting.raw_specs(self.preprocessor)
         return self._asked(lambda tensors: self.preprocessor.graph(tensors)[0], specs, raw)
 
-    def explain(self, target=None, **values):
+    def explain(self, target: str | None = None, **values: Any) -> dict[str, Any]:
         """What the model looked at in one row, see `zoo._explain.explain`.
 
         Args:
@@ -174,7 +201,7 @@ class Run:
 
         return explain(self, values, target)
 
-    def examine(self):
+    def examine(self) -> tuple[dict[str, Any], list[str]]:
         """What ails the run: `(measured, faults)`, numbers by name, and a line of advice for each fault."""
         from zoo._doctor import examine
 
@@ -216,7 +243,7 @@ class Run:
                         )
         return None
 
-    def embed(self, name, values):
+    def embed(self, name: str, values: sources.Split | list[Any]) -> np.ndarray:
         """Embeddings `(rows, dim)` of one modality: of a Split's column, or of a list of texts."""
         signature = self.signatures[f"encode_{name}"]
         if isinstance(values, list):
@@ -225,19 +252,21 @@ class Run:
             batches = sources.raw_batches(values, [name], 256)
         return np.concatenate([signature(batch)["embedding"] for batch in batches])
 
-    def embed_pixels(self, name, pixels):
+    def embed_pixels(self, name: str, pixels: np.ndarray) -> np.ndarray:
         """Embeddings of decoded pictures `(rows, height, width, channels)` in 0..1, resized as need be."""
         tower = exporting.submodel(self.model, [name], [f"{name}_embedding"])
         pixels = tf.image.resize(pixels, self.config.image_size, antialias=True).numpy()
         return tower.predict({name: pixels}, verbose=0)[f"{name}_embedding"]
 
-    def pictures(self, name, split, rows):
+    def pictures(self, name: str, split: sources.Split, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Decoded pictures of some rows of a split, a list of arrays."""
         decode = exporting.submodel(self.preprocessor.inputs, [name], [name])
         batches = sources.raw_batches(split.take(rows), [name]).map(decode)
         return [picture for batch in batches for picture in batch[name].numpy()]
 
-    def show(self, values, names=None, decoded=False):
+    def show(
+        self, values: Mapping[str, Any], names: Sequence[str] | None = None, decoded: bool = False
+    ) -> list[list[np.ndarray | str]]:
         """Modalities of a batch as cells of a `mmkeras.plots.table`: pictures as arrays, texts as strings.
 
         Args:
@@ -261,11 +290,11 @@ class Run:
                 columns.append([" ".join(f"{v:.2f}" for v in row[:8]) for row in value])
         return [list(cell) for cell in zip(*columns, strict=True)]
 
-    def texts(self, name, ids):
+    def texts(self, name: str, ids: np.ndarray) -> list[str]:
         """Token ids `(rows, length)` as texts."""
         return [text.decode() for text in self.preprocessor.reader(name).texts(tf.constant(ids, tf.int32)).numpy()]
 
-    def compare(self, name, true, predicted):
+    def compare(self, name: str, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """How near a reconstructed modality comes to the true one, both as they were read; texts as token ids."""
         if self.config.modalities[name] != "text":
             of_mean = np.mean((true - true.mean(axis=0)) ** 2)
@@ -277,7 +306,14 @@ class Run:
             "bleu4": metrics.bleu(said, [[text] for text in texts]),
         }
 
-    def search(self, query, index, k=10, id_column=None, columns=None):
+    def search(
+        self,
+        query: str | bytes | pathlib.Path,
+        index: str | os.PathLike[str],
+        k: int = 10,
+        id_column: str | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> tuple[list[str], list[float], list[np.ndarray]]:
         """The items of a gallery nearest to a text or a picture.
 
         Args:
@@ -301,7 +337,14 @@ class Run:
         pictures = self.pictures(gallery.shown, gallery.split, places) if shows else []
         return [gallery.ids[i] for i in places], scores.tolist(), pictures
 
-    def index(self, to, index, id_column=None, columns=None, approximate=None):
+    def index(
+        self,
+        to: str | os.PathLike[str],
+        index: str | os.PathLike[str],
+        id_column: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        approximate: Literal["hnsw", "ivf"] | None = None,
+    ) -> tuple[int, float | None]:
         """Keeps a gallery in a folder, which `search` and `export` take for their `index`; the items' number.
 
         Args:
@@ -315,7 +358,15 @@ class Run:
         gallery = write_gallery(self, to, index, id_column, columns, approximate)
         return len(gallery.ids), gallery.recall
 
-    def export(self, to="servables", index=None, id_column=None, columns=None, k=10, name=None):
+    def export(
+        self,
+        to: str | os.PathLike[str] = "servables",
+        index: str | os.PathLike[str] | None = None,
+        id_column: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        k: int = 10,
+        name: str | None = None,
+    ) -> pathlib.Path:
         """Writes a SavedModel `<to>/<name>/<version>` and returns its path.
 
         Args:
@@ -343,7 +394,7 @@ class Run:
         return path
 
 
-def load(path, needs_model=True, **hyperparameters):
+def load(path: str | os.PathLike[str], needs_model: bool = True, **hyperparameters: Any) -> Run:
     """The Run in a folder.
 
     Args:

@@ -1,9 +1,12 @@
 """Training a model on a source: from its name to a run folder."""
 
 import functools
+import os
 import pathlib
 import resource
 import time
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -25,10 +28,27 @@ from zoo._warm_start import warm_start_encoders
 
 
 def train(
-    name, data=None, out=None, preset="base", columns=None, skip_bad=False, seed=0, deterministic=False, resume=False,
-    overwrite=False, warm_start=None, doctor=False, checkpoint_seconds=60.0, strategy="auto", jit="auto",
-    steps_per_execution=1, data_service=None, mixed_precision=None, verbose=1, **hyperparameters,
-):  # fmt: skip
+    name: str,
+    data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    preset: str = "base",
+    columns: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    deterministic: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    warm_start: str | os.PathLike[str] | None = None,
+    doctor: bool = False,
+    checkpoint_seconds: float = 60.0,
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto",
+    jit: Literal["auto", "on", "off"] = "auto",
+    steps_per_execution: int = 1,
+    data_service: str | None = None,
+    mixed_precision: Literal["float16", "bfloat16"] | None = None,
+    verbose: int = 1,
+    **hyperparameters: Any,
+) -> Run:
     """Trains a model on a source and writes the run folder.
 
     Args:
@@ -67,8 +87,8 @@ def train(
     _check_options(data, resume, overwrite, warm_start, jit, steps_per_execution)
     if data_service:
         sources.check_reached(data_service)
-    strategy = training.make_strategy(strategy)  # before TensorFlow does anything else: several workers need that
-    chief = training.is_chief(strategy)
+    devices = training.make_strategy(strategy)  # before TensorFlow does anything else: several workers need that
+    chief = training.is_chief(devices)
     verbose = verbose if chief else 0
     folder = RunFolder(out or pathlib.Path("runs", name))
     training.set_seed(seed, deterministic)
@@ -76,7 +96,7 @@ def train(
         run = resumed(folder, name, data, columns, hyperparameters, mixed_precision)
         train_split = usable(run, run.source.split("train"))
     else:
-        source = sources.open(data, skip_bad=skip_bad)
+        source = sources.open(str(data), skip_bad=skip_bad)
         config = _registry.configure(name, preset, **with_columns(hyperparameters, columns, source))
         run = Run(folder.path, name, config, preset, seed, skip_bad, deterministic)
         run.warm_start = None if warm_start is None else str(warm_start)
@@ -87,9 +107,9 @@ def train(
     rows = {split.name: len(split) for split in (train_split, validation)}
     if resume:
         check_rows(run, folder, rows)
-    run.replicas, run.data_service = training.pieces(strategy), data_service
+    run.replicas, run.data_service = training.pieces(devices), data_service
     _check_replicas(run, validation, jit)
-    with strategy.scope(), training.precision(run.mixed_precision):
+    with devices.scope(), training.precision(run.mixed_precision):
         _build_model(run, train_split, jit_compile=jit == "on", steps_per_execution=steps_per_execution)
     if not resume:
         _begin_encoders(run, warm_start, verbose)

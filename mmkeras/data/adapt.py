@@ -6,13 +6,14 @@ import re
 import numpy as np
 
 from mmkeras.data.manifest import plain_cell
-from mmkeras.data.source import ENCODED, DataError
+from mmkeras.data.pipeline import Preprocessor
+from mmkeras.data.source import ENCODED, DataError, Split
 from mmkeras.layers import EncodeLabel, StandardizeVector, TokenizeText
 
 _CHUNK = 4096  # texts counted at once
 
 
-def adapt(preprocessor, split, vocabulary_size=None):
+def adapt(preprocessor: Preprocessor, split: Split, vocabulary_size: int | None = None) -> None:
     """Fits a Preprocessor on the training split: words, labels, mean and deviation of features.
 
     All texts of a preprocessor share one vocabulary: the most frequent words, equals in alphabetical order.
@@ -27,7 +28,7 @@ def adapt(preprocessor, split, vocabulary_size=None):
     """
     vocabulary_size = vocabulary_size or preprocessor.vocabulary_size
     split = _plain(split, preprocessor.input_names + preprocessor.target_names)
-    tokenizers = {}
+    tokenizers: dict[TokenizeText, list[str]] = {}
     for name in preprocessor.input_names + preprocessor.target_names:
         layer = preprocessor.reader(name)
         if isinstance(layer, TokenizeText):
@@ -61,7 +62,7 @@ def _plain_cell(split, name, kind, cell, i):
         raise DataError(f"{split.where(i)}: {error}.") from None
 
 
-def texts_of(split, name):
+def texts_of(split: Split, name: str) -> list[str]:
     """All texts of a column, those of rows with several one after the other."""
     return [text for cell in split.cells(name) for text in (cell if isinstance(cell, list) else [cell])]
 
@@ -76,7 +77,7 @@ def count_words(tokenizer, texts):
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def labels_of(split, name):
+def labels_of(split: Split, name: str) -> list[str]:
     """The labels that occur in a column, numbers by their value, others in alphabetical order."""
     cells = split.cells(name)
     labels = {str(label) for cell in cells for label in (cell if isinstance(cell, list) else [cell])} - {""}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
@@ -30,7 +31,7 @@ class Augment:
     TensorShape([4, 8, 8, 3])
     """
 
-    kinds: dict
+    kinds: dict[str, str]
     flip: bool = False
     shift: float = 0.0
     zoom: float = 0.0
@@ -40,7 +41,7 @@ class Augment:
     erase: float = 0.0
     token_dropout: float = 0.0
 
-    def __call__(self, inputs, seed):
+    def __call__(self, inputs: Mapping[str, tf.Tensor], seed: tf.Tensor | tuple[int, int]) -> dict[str, tf.Tensor]:
         """Inputs `{name: (batch, ...)}` and a seed of two integers to inputs."""
         seeds = iter(tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 16 * len(self.kinds))))
         changed = dict(inputs)

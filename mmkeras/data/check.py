@@ -4,16 +4,24 @@ import os
 import re
 import warnings
 import wave
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mmkeras.data.manifest import and_more, plain_cell
-from mmkeras.data.source import TARGETS, DataError
+from mmkeras.data.source import TARGETS, DataError, Split
 from mmkeras.data.stored import missing, opened
 
 MAX_PIXELS = 64_000_000  # a larger picture is refused from its header
 
 
-def checked(split, modalities, targets=(), skip_bad=False, decode=False, known=None):
+def checked(
+    split: Split,
+    modalities: Mapping[str, str],
+    targets: Sequence[str] = (),
+    skip_bad: bool = False,
+    decode: bool = False,
+    known: Mapping[str, Collection[str]] | None = None,
+) -> Split:
     """The split with its cells made plain, without its bad rows.
 
     Args:
@@ -30,7 +38,7 @@ def checked(split, modalities, targets=(), skip_bad=False, decode=False, known=N
     kinds = {**modalities, **{target: split.kinds.get(target, target) for target in targets}}
     raw = {column: split.cells(column) for column in kinds}
     plain = {column: [None] * len(split) for column in kinds}
-    reasons = [None] * len(split)
+    reasons: list[str | None] = [None] * len(split)
     for i in range(len(split)):
         try:
             for column, kind in kinds.items():
@@ -87,7 +95,7 @@ def _check_files(cells, fault, reasons, decode):
             reasons[i] = reason
 
 
-def picture_fault(picture, decode=True):
+def picture_fault(picture: str | bytes, decode: bool = True) -> str | None:
     """What is wrong with a picture, a path or encoded bytes, in words, or None."""
     from PIL import Image, UnidentifiedImageError
 
@@ -116,7 +124,7 @@ def picture_fault(picture, decode=True):
     return None
 
 
-def sound_fault(sound, decode=True):
+def sound_fault(sound: str | bytes, decode: bool = True) -> str | None:
     """What is wrong with a sound, a path or encoded bytes, in words, or None."""
     path = sound if isinstance(sound, str) else f"the sound of {len(sound):,} bytes"
     if missing(sound):
@@ -132,7 +140,7 @@ def sound_fault(sound, decode=True):
     return None
 
 
-def clip_fault(clip, decode=True):
+def clip_fault(clip: str | bytes, decode: bool = True) -> str | None:
     """What is wrong with a clip, a GIF's path or bytes or a folder of frames, in words, or None."""
     if not isinstance(clip, str) or not os.path.isdir(clip):
         return picture_fault(clip, decode)

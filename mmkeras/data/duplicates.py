@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from mmkeras.data.check import frame_paths
+from mmkeras.data.source import Split
 from mmkeras.data.stored import contents, opened
 
 _SIDE = 16  # pixels of what is left of a picture to compare
@@ -13,7 +15,7 @@ _RMS, _MOST = 0.025, 0.12  # drawings saved anew as JPEG differ by .013 in the m
 _ROWS = 1000  # compared with all others at a time
 
 
-def near_duplicates(split, other, modalities):
+def near_duplicates(split: Split, other: Split, modalities: Mapping[str, str]) -> list[tuple[int, int]]:
     """Rows of a split that are nearly the same as rows of another: pairs of row numbers `(here, there)`.
 
     Pictures are the same if they look so: saved anew, or in another size. Sounds and clips are if their bytes are.

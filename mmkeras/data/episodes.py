@@ -1,13 +1,15 @@
 """Episodes of few-shot learning: which classes are new, and which rows make an episode."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from mmkeras.data.source import DataError
+from mmkeras.data.source import DataError, Split
 
 
-def divide_classes(splits, column):
+def divide_classes(splits: Mapping[str, Split], column: str) -> Mapping[str, Split]:
     """The splits, each with classes of its own: one in five for tests, one in five for validation, the rest to train.
 
     A class is drawn by a hash of its name. The rows of a class that is new to testing are gathered from all splits:
@@ -40,7 +42,9 @@ def _part(name):
     return {0: "test", 1: "validation"}.get(fifth, "train")
 
 
-def episodes(classes, count, ways, rows_a_class, random):
+def episodes(
+    classes: Iterable[Any], count: int, ways: int, rows_a_class: int, random: np.random.Generator
+) -> np.ndarray:
     """Rows of episodes, `(count, ways, rows_a_class)`: of each so many classes, of each class so many of its rows.
 
     Args:

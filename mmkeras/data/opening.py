@@ -1,16 +1,18 @@
 """A source by its name."""
 
+import os
 import pathlib
+from collections.abc import Mapping
 
 from mmkeras.data.coco import open_coco, open_flickr30k
 from mmkeras.data.manifest import open_file, open_folder
 from mmkeras.data.pair import halves, pair
 from mmkeras.data.scenes import scenes
-from mmkeras.data.source import DataError
+from mmkeras.data.source import DataError, Source
 from mmkeras.data.tfds import open_tfds
 
 
-def open(name, columns=None, skip_bad=False):
+def open(name: str | os.PathLike[str], columns: Mapping[str, str] | None = None, skip_bad: bool = False) -> Source:
     """The source of that name.
 
     Args:

@@ -12,7 +12,7 @@ from mmkeras.data.source import MODALITIES, DataError, Source, Split
 from mmkeras.data.stored import opened
 
 
-def pair(a, b, on=None, seed=0):
+def pair(a: Source, b: Source, on: str | None = None, seed: int = 0) -> Source:
     """Joins two sources split by split, a row of one beside a row of the other.
 
     Args:
@@ -68,7 +68,7 @@ def _later(split, column):
     return lambda: split.cells(column)
 
 
-def halves(source, column="image"):
+def halves(source: Source, column: str = "image") -> Source:
     """The left and the right half of every picture as two modalities, `left` and `right`, both images.
 
     Correlational networks are trained on the halves of MNIST's digits (Chandar 2016).

@@ -9,7 +9,8 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ import tensorflow as tf
 from mmkeras.data.check import FAULTS, frame_paths
 from mmkeras.data.kept_graph import kept
 from mmkeras.data.service import LOST, by_workers
-from mmkeras.data.source import ENCODED, DataError
+from mmkeras.data.source import ENCODED, DataError, Split
 from mmkeras.data.stored import contents, is_slice, missing, read_file, read_slice
 from mmkeras.layers import (
     encode_label,
@@ -46,34 +47,34 @@ class Preprocessor:
 
     inputs: keras.Model
     targets: keras.Model | None = None
-    augment: Callable | None = None
+    augment: Callable[..., Any] | None = None
     vocabulary_size: int | None = None
     fitted: object = dataclasses.field(default_factory=object, repr=False, compare=False)  # new after every `adapt`
-    _graph: tuple = dataclasses.field(default=(None, None), init=False, repr=False, compare=False)
+    _graph: tuple[Any, Any] = dataclasses.field(default=(None, None), init=False, repr=False, compare=False)
 
     @property
-    def input_names(self):
+    def input_names(self) -> list[str]:
         """Names of the raw values that the inputs are made from."""
         return [tensor.name for tensor in self.inputs.inputs]
 
     @property
-    def target_names(self):
+    def target_names(self) -> list[str]:
         """Names of the raw answers."""
         return [tensor.name for tensor in self.targets.inputs] if self.targets else []
 
     @property
-    def target_kinds(self):
+    def target_kinds(self) -> dict[str, str | None]:
         """What each raw answer is: a label, tags, a number, or None where it is read as a modality."""
         kinds = {encode_label.EncodeLabel: "label", encode_label.EncodeTags: "tags", encode_label.ReadNumber: "number"}
         return {name: kinds.get(type(self.reader(name))) for name in self.target_names}
 
-    def reader(self, name):
+    def reader(self, name: str) -> keras.layers.Layer:
         """The layer that reads a raw value: a TokenizeText, a DecodeImage …"""
         tensors = [t for model in (self.inputs, self.targets) if model for t in model.inputs if t.name == name]
         layers = [node.operation for tensor in tensors for node in tensor._keras_history.operation._outbound_nodes]
         return next(layer for layer in layers if not isinstance(layer, raw_presence.RawPresence))
 
-    def for_serving(self):
+    def for_serving(self) -> Self:
         """The same Preprocessor, its vocabularies shared, whose errors all name the row that is to blame."""
 
         def naming(layer):
@@ -84,12 +85,12 @@ class Preprocessor:
         return dataclasses.replace(self, inputs=keras.models.clone_model(self.inputs, clone_function=naming))
 
     @property
-    def tables(self):
+    def tables(self) -> list[Any]:
         """The look-up tables of its vocabularies."""
         readers = [self.reader(name) for name in self.input_names + self.target_names]
         return [reader.table for reader in readers if getattr(reader, "table", None) is not None]
 
-    def __call__(self, raw):
+    def __call__(self, raw: Mapping[str, tf.Tensor]) -> tuple[Any, ...]:
         """Raw values `{name: (batch, ...)}` to `(inputs, targets)`; to inputs alone where there are no targets.
 
         Answers may be left out, as when predicting: then `targets` is None.
@@ -104,13 +105,13 @@ class Preprocessor:
                     "Fit it: mmkeras.data.adapt(preprocessor, source.train)."
                 )
         x = self.inputs({name: raw[name] for name in self.input_names})
-        if not self.target_names:
+        if self.targets is None:
             return (x,)
         has_targets = all(name in raw for name in self.target_names)
         return x, self.targets({name: raw[name] for name in self.target_names}) if has_targets else None
 
     @property
-    def graph(self):
+    def graph(self) -> tf.types.experimental.PolymorphicFunction:
         """`__call__` as a graph, traced once for all splits, and anew after another fit, whose tables are others."""
         if self._graph[0] is not self.fitted:
             self._graph = self.fitted, tf.function(self.__call__, autograph=False, reduce_retracing=True)
@@ -118,9 +119,18 @@ class Preprocessor:
 
 
 def batches(
-    split, preprocessor, batch_size=64, training=None, seed=0, epoch=None, drop_remainder=False, order=None,
-    first_step=0, replicas=ONE, service=None,
-):  # fmt: skip
+    split: Split,
+    preprocessor: Preprocessor,
+    batch_size: int = 64,
+    training: bool | None = None,
+    seed: int = 0,
+    epoch: int | None = None,
+    drop_remainder: bool = False,
+    order: np.ndarray | None = None,
+    first_step: int = 0,
+    replicas: tuple[int, int, int] = ONE,
+    service: str | None = None,
+) -> tf.data.Dataset:
     """Batches `(inputs, targets)` of a split, ready for `fit` and `evaluate`; `(inputs,)` where there are no targets.
 
     Args:
@@ -176,7 +186,9 @@ def batches(
         numbered = tf.autograph.experimental.do_not_convert(lambda rows, draw: (draw[1], load(rows, draw)))
         return by_workers(_in_parallel(parts, numbered), numbers, service)
     dataset = _in_parallel(parts, load)
-    if piece < batch_size:  # no second batch of that size waits in memory: its steps take much longer than reading it
+    if (
+        order is not None and piece < batch_size
+    ):  # no second batch of that size waits in memory: its steps take much longer than reading it
         steps = -(-len(order) // batch_size) - first_step
         return dataset.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(2)
@@ -215,7 +227,13 @@ def _piece(batch_size):
     return batch_size if batch_size <= MOST_ROWS else next(divisors, batch_size)
 
 
-def row_numbers(order, batch_size, drop_remainder=False, first_step=0, replicas=ONE):
+def row_numbers(
+    order: np.ndarray,
+    batch_size: int,
+    drop_remainder: bool = False,
+    first_step: int = 0,
+    replicas: tuple[int, int, int] = ONE,
+) -> tuple[np.ndarray | tf.RaggedTensor, np.ndarray]:
     """The numbers of the rows of every batch `(batches, rows)`, ragged where they are uneven, and that of the batch.
 
     Args:
@@ -233,7 +251,8 @@ def row_numbers(order, batch_size, drop_remainder=False, first_step=0, replicas=
         if len(order) < count:
             raise ValueError(f"Expected at least {count} rows, one for each replica. Received: {len(order)}.")
         ends = [*ends[:-1], len(order)] if ends and rest < count else [*ends, len(order)]
-    parts, numbers = [], []
+    parts: list[np.ndarray] = []
+    numbers: list[int] = []
     for step in range(first_step, len(ends)):
         batch = order[step * batch_size : ends[step]]
         parts += np.array_split(batch, count)[first:end]
@@ -244,12 +263,14 @@ def row_numbers(order, batch_size, drop_remainder=False, first_step=0, replicas=
     return rows, np.array(numbers, "int32")
 
 
-def shuffled(num_rows, seed, epoch):
+def shuffled(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     """The numbers of the rows in the order of an epoch."""
     return np.random.default_rng([seed, epoch]).permutation(num_rows)
 
 
-def raw_batches(split, names, batch_size=64, training=False, seed=0):
+def raw_batches(
+    split: Split, names: Sequence[str], batch_size: int = 64, training: bool = False, seed: int = 0
+) -> tf.data.Dataset:
     """Raw rows `{name: (batch, ...)}` of a split in its order, as a serving client would send them."""
     fetch = _fetcher(split, names, training)
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
@@ -286,7 +307,7 @@ def _cached(split, preprocessor, batch_size):
 
 
 @contextlib.contextmanager
-def naming_rows(split, preprocessor):
+def naming_rows(split: Split, preprocessor: Preprocessor) -> Iterator[None]:
     """Turns TensorFlow's error of a file that is gone or cannot be decoded, in code that reads, into a DataError.
 
     TensorFlow does not say which row it was: the rows are looked at again. A batch that input workers have lost is told
@@ -382,7 +403,7 @@ def _read_frames(paths):
     return tf.cond(one, lambda: read_file(tf.strings.reduce_join(paths)), several)
 
 
-def encoded(cell):
+def encoded(cell: str | bytes) -> bytes:
     """A cell of an encoded modality, bytes or a path, as a client would send it: a folder of frames packed.
 
     Raises:

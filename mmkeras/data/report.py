@@ -1,13 +1,15 @@
 """What is in a source, in lines: for people who look at their data before they train on them."""
 
+from collections.abc import Mapping
+
 from mmkeras.data.check import checked
 from mmkeras.data.duplicates import near_duplicates
 from mmkeras.data.manifest import plain_cell
-from mmkeras.data.source import ENCODED, MODALITIES, TARGETS
+from mmkeras.data.source import ENCODED, MODALITIES, TARGETS, Source
 from mmkeras.data.stored import opened
 
 
-def report(source, modalities=None):
+def report(source: Source, modalities: Mapping[str, str] | None = None) -> tuple[list[str], int]:
     """What is in a source: lines about rows, bad rows, absent modalities and turned pictures, and how many are bad.
 
     Lines, too, about rows of other splits that are in the training split as well; these are not counted as bad.
@@ -45,7 +47,9 @@ def report(source, modalities=None):
             if kind in ENCODED and not all(isinstance(c, (str, bytes)) for c in cells):
                 lines.append(f"  {column}: neither paths nor bytes")
     train = kept.pop("train", None)
-    for name, good in kept.items() if train else ():
+    if train is None:
+        return lines, num_bad
+    for name, good in kept.items():
         kinds = {column: kind for column, kind in (modalities or good.kinds).items() if column in train.kinds}
         pairs = near_duplicates(good, train, {column: kind for column, kind in kinds.items() if kind in MODALITIES})
         if pairs:

@@ -51,7 +51,7 @@ _COLOR_VALUES = np.array(list(COLORS.values()), dtype="int32")
 _SCALE = 4  # every shape is drawn four times as large and averaged down
 
 
-def scenes(num_rows=None, seed=0):
+def scenes(num_rows: int | None = None, seed: int = 0) -> Source:
     """The generated source.
 
     Args:

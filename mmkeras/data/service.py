@@ -5,6 +5,7 @@ Workers answer in any order; here the batches come in their own.
 
 import contextlib
 import socket
+from collections.abc import Iterator
 
 import tensorflow as tf
 from tensorflow.data.experimental import service
@@ -15,7 +16,7 @@ LOST = "A batch was lost by the input workers at"
 
 
 @contextlib.contextmanager
-def input_workers(port=0, workers=2, join=None, host="localhost"):
+def input_workers(port: int = 0, workers: int = 2, join: str | None = None, host: str = "localhost") -> Iterator[str]:
     """A dispatcher of batches and workers for it, within this process, while the block lasts; gives its address.
 
     Args:
@@ -43,7 +44,7 @@ def input_workers(port=0, workers=2, join=None, host="localhost"):
             dispatcher._stop()
 
 
-def check_reached(address, seconds=5.0):
+def check_reached(address: str, seconds: float = 5.0) -> None:
     """Raises DataError if nobody listens at an address: TensorFlow would try for an hour."""
     host, _, port = address.rpartition(":")
     try:

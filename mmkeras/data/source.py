@@ -1,8 +1,16 @@
 """What a data source is: splits, and each split a table of cells."""
 
 import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:  # these import this file
+    import tensorflow as tf
+
+    from mmkeras.data.pipeline import Preprocessor
 
 MODALITIES = ("image", "text", "vector", "audio", "video")
 TARGETS = ("label", "tags")
@@ -30,20 +38,30 @@ class Split:
         folder: where relative paths in cells begin, or `{column: folder}`.
     """
 
-    def __init__(self, name, columns, kinds, num_rows, where, folder=None):
+    def __init__(
+        self,
+        name: str,
+        columns: Mapping[str, Sequence[Any] | Callable[[], Sequence[Any]]],
+        kinds: Mapping[str, str],
+        num_rows: int,
+        where: Callable[[int], str],
+        folder: str | os.PathLike[str] | dict[str, Any] | None = None,
+    ) -> None:
         self.name = name
         self.folders = folder if isinstance(folder, dict) else dict.fromkeys(columns, folder)
         self.kinds = {column: kinds.get(column, "other") for column in columns}
         self.where = where
-        self.arrays = {}  # what `batches` has kept of this split, by the fit of the preprocessor that made it
-        self._columns = dict(columns)
+        self.arrays: dict[
+            object, Any
+        ] = {}  # what `batches` has kept of this split, by the fit of the preprocessor that made it
+        self._columns: dict[str, Any] = dict(columns)
         self._num_rows = num_rows
-        self._checked = {}
+        self._checked: dict[object, Split] = {}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._num_rows
 
-    def cells(self, column):
+    def cells(self, column: str) -> Sequence[Any]:
         """The cells of a column.
 
         Raises:
@@ -58,7 +76,7 @@ class Split:
             self._columns[column] = self._columns[column]()
         return self._columns[column]
 
-    def take(self, rows, name=None):
+    def take(self, rows: Sequence[int] | np.ndarray, name: str | None = None) -> "Split":
         """The split of these rows, in this order."""
         rows = np.asarray(rows, dtype="int64")
 
@@ -69,7 +87,7 @@ class Split:
         where = (lambda i: self.where(int(rows[i]))) if len(rows) else self.where
         return Split(name or self.name, columns, self.kinds, len(rows), where, self.folders)
 
-    def append(self, other):
+    def append(self, other: "Split") -> "Split":
         """The rows of this split and then those of another; of the columns those that both have."""
         columns = [column for column in self._columns if column in other._columns]
 
@@ -82,13 +100,15 @@ class Split:
         kinds = {column: self.kinds[column] for column in columns}
         return Split(self.name, {c: join(c) for c in columns}, kinds, len(self) + len(other), where, self.folders)
 
-    def replace(self, columns, kinds):
+    def replace(
+        self, columns: Mapping[str, Sequence[Any] | Callable[[], Sequence[Any]]], kinds: Mapping[str, str]
+    ) -> "Split":
         """The split with other cells in some of its columns, `{name: list of cells}`, or with more columns."""
         merged = {**self._columns, **columns}
         folders = {**dict.fromkeys(merged), **self.folders}
         return Split(self.name, merged, {**self.kinds, **kinds}, len(self), self.where, folders)
 
-    def rename(self, columns):
+    def rename(self, columns: Mapping[str, str] | None) -> "Split":
         """The split with columns renamed and declared, see `mmkeras.data.open`."""
         names, kinds, targets = dict.fromkeys(self._columns), dict(self.kinds), {}
         for left, right in (columns or {}).items():
@@ -117,7 +137,7 @@ class Split:
             {new: self.folders[old] for new, old in renamed.items()},
         )
 
-    def batches(self, preprocessor, batch_size=64, **options):
+    def batches(self, preprocessor: "Preprocessor", batch_size: int = 64, **options: Any) -> "tf.data.Dataset":
         """A `tf.data.Dataset` of batches for `fit`, the rows checked; see `mmkeras.data.batches`.
 
         Raises:
@@ -153,19 +173,19 @@ class Source:
     10
     """
 
-    def __init__(self, spec, splits, rule=None):
+    def __init__(self, spec: str, splits: Mapping[str, Split], rule: str | None = None) -> None:
         self.spec = spec
         self.splits = splits
         self.rule = rule
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Split:
         if name in self.__dict__.get("splits", ()):
             return self.splits[name]
         raise AttributeError(
             f"The source {self.__dict__.get('spec')!r} has no split `{name}`. It has: {', '.join(self.splits)}."
         )
 
-    def split(self, name):
+    def split(self, name: str) -> Split:
         """The split of that name.
 
         Raises:
@@ -179,7 +199,7 @@ class Source:
             )
         return self.splits[name]
 
-    def rename(self, columns):
+    def rename(self, columns: Mapping[str, str] | None) -> "Source":
         """The source with columns renamed and declared, see `mmkeras.data.open`."""
         return Source(self.spec, {name: split.rename(columns) for name, split in self.splits.items()}, self.rule)
 

@@ -53,7 +53,7 @@ def contents(cell):
         return file.read(int(found[3]))
 
 
-def opened(cell):
+def opened(cell: str | bytes) -> str | io.BytesIO:
     """What Pillow and `wave` read a cell from: a path, or a file of its bytes."""
     return io.BytesIO(contents(cell)) if isinstance(cell, bytes) or is_slice(cell) else cell
 

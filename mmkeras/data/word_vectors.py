@@ -1,11 +1,14 @@
 """Pretrained word vectors."""
 
+import os
+from collections.abc import Sequence
+
 import numpy as np
 
 from mmkeras.data.source import DataError
 
 
-def read_word_vectors(path, vocabulary):
+def read_word_vectors(path: str | os.PathLike[str], vocabulary: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The vectors of a vocabulary's words from a file in GloVe's format: a word and its numbers a line.
 
     Args:
@@ -34,7 +37,7 @@ def read_word_vectors(path, vocabulary):
             if word in rows:
                 vectors[rows[word]] = np.array(values, dtype="float32")
                 found[rows[word]] = True
-    if not found.any():
+    if vectors is None or not found.any():
         raise DataError(f"{path} holds none of the {len(rows)} words of the training texts.")
     return vectors, found
 

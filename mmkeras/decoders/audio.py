@@ -6,7 +6,9 @@ from keras import layers
 from mmkeras.decoders.image import image_decoder
 
 
-def audio_decoder(latent_size, shape, width=32, name="audio_decoder"):
+def audio_decoder(
+    latent_size: int, shape: tuple[int, int], width: int = 32, name: str = "audio_decoder"
+) -> keras.Model:
     """A latent `(batch, latent_size)` to a spectrogram `(batch, frames, mels)` in 0..1.
 
     The image decoder draws it; `DecodeAudio.restore` makes a sound of it.

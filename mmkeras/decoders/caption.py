@@ -1,18 +1,29 @@
 """Decoders of a text, word after word, that look at a memory of tokens."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import keras
 from keras import layers, ops
 
 from mmkeras.layers import AddPosition, AttentionLSTM, TransformerBlock
 from mmkeras.layers.tokens import ShiftRight
+from mmkeras.types import Tensor
 
 CAPTION_DECODERS = ("lstm", "transformer")
 
 
 def caption_decoder(
-    memory_shape, length, vocabulary_size, network="lstm", width=128, num_layers=1, num_heads=4, dropout=0.0,
-    name="decoder",
-):  # fmt: skip
+    memory_shape: tuple[int | None, int],
+    length: int,
+    vocabulary_size: int,
+    network: Literal["lstm", "transformer"] = "lstm",
+    width: int = 128,
+    num_layers: int = 1,
+    num_heads: int = 4,
+    dropout: float = 0.0,
+    name: str = "decoder",
+) -> keras.Model:
     """A model from words and a memory to the logits of every word, each from the words before it alone.
 
     Inputs: `words (batch, length)`, token ids; `memory (batch, places, width)`; `counts (batch, places)`, 1 for the
@@ -53,7 +64,9 @@ def caption_decoder(
     return keras.Model(inputs, {"logits": logits, "attention": attention}, name=name)
 
 
-def word_by_word(decoder, memory, counts):
+def word_by_word(
+    decoder: keras.Model, memory: Tensor, counts: Tensor
+) -> tuple[Callable[[Tensor, Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]], list[Tensor]]:
     """What a search over texts needs of a `caption_decoder`: one word's logits at a time.
 
     The LSTM goes on from its state; the transformer reads all words again.

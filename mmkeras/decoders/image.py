@@ -1,6 +1,7 @@
 """Image decoders: a latent `(batch, width)` to pixels `(batch, height, width, channels)` in 0..1."""
 
 import math
+from typing import Literal
 
 import keras
 from keras import layers
@@ -8,7 +9,13 @@ from keras import layers
 from mmkeras.layers import BatchNormalization
 
 
-def image_decoder(latent_size, shape, network="cnn", width=32, name="image_decoder"):
+def image_decoder(
+    latent_size: int,
+    shape: tuple[int, int, int],
+    network: Literal["cnn", "flat"] = "cnn",
+    width: int = 32,
+    name: str = "image_decoder",
+) -> keras.Model:
     """A latent `(batch, latent_size)` to pixels `(batch, *shape)` in 0..1.
 
     Args:

@@ -6,7 +6,9 @@ from keras import layers
 from mmkeras.layers import AddPosition
 
 
-def text_decoder(latent_size, length, vocabulary_size, width=128, name="text_decoder"):
+def text_decoder(
+    latent_size: int, length: int, vocabulary_size: int, width: int = 128, name: str = "text_decoder"
+) -> keras.Model:
     """A latent `(batch, latent_size)` to logits `(batch, length, vocabulary_size)`.
 
     The latent is repeated at every step, beside a learned vector of the step, and an LSTM runs over it (the decoder

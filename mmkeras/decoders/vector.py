@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 
-def vector_decoder(latent_size, size, width=64, name="vector_decoder"):
+def vector_decoder(latent_size: int, size: int, width: int = 64, name: str = "vector_decoder") -> keras.Model:
     """A latent `(batch, latent_size)` to a vector `(batch, size)`.
 
     Args:

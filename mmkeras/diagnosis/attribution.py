@@ -3,9 +3,13 @@
 import contextlib
 import itertools
 import math
+from collections.abc import Callable, Mapping, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
+
+from mmkeras.types import Tensor
 
 
 @contextlib.contextmanager
@@ -23,7 +27,13 @@ def intercepted(layer, change):
         layer.call = own
 
 
-def grad_cam(score, model, x, layer, shape):
+def grad_cam(
+    score: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    model: keras.Model,
+    x: Mapping[str, Tensor],
+    layer: str,
+    shape: Sequence[int],
+) -> np.ndarray:
     """Where in a picture a score comes from (Grad-CAM, Selvaraju 2017; as HiResCAM, Draelos 2020).
 
     Gradients are not averaged over the places before they meet the tokens: under a head that averages this is the same,
@@ -57,7 +67,13 @@ def grad_cam(score, model, x, layer, shape):
     return weights.reshape(-1, rows, places // rows)
 
 
-def integrated_gradients(score, model, x, layer, steps=64):
+def integrated_gradients(
+    score: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    model: keras.Model,
+    x: Mapping[str, Tensor],
+    layer: keras.layers.Layer,
+    steps: int = 64,
+) -> tuple[np.ndarray, float, float]:
     """How much each token of a text adds to a score (integrated gradients, Sundararajan 2017).
 
     The path leads from embeddings of zero to those of the words. The attributions of a row sum to the difference of
@@ -93,7 +109,7 @@ def integrated_gradients(score, model, x, layer, steps=64):
     return attributions, float(score(model(x, training=False))[0]), baseline
 
 
-def shapley(value, names):
+def shapley(value: Callable[[tuple[str, ...]], float], names: Sequence[str]) -> dict[str, float]:
     """Shapley values of players in a game (Shapley 1953): how much each adds, averaged over all orders to join.
 
     Args:

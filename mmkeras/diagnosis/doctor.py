@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 from mmkeras import losses
 from mmkeras.training import Contrastive, Supervised
+from mmkeras.types import Tensor
 
 COLLAPSED = 0.02  # deviation of an embedding over the rows, as a share of its size, below which it is one point
 STUCK = 0.98  # share of the loss at chance above which nothing has been learned
@@ -16,7 +19,7 @@ SMALL_SHARE = 0.005  # of the gradient, below which a modality's encoder learns 
 SAME = 1e-4  # change of the outputs, as a share of their size, below which a modality is not looked at
 
 
-def chances(model, batch_size):
+def chances(model: keras.Model, batch_size: int) -> dict[str, float]:
     """The losses of a model that knows nothing, by the name under which training logs them.
 
     Contrastive losses: that of embeddings which are all alike, ln of the batch (CLIP), or the margins of all pairs
@@ -38,7 +41,7 @@ def chances(model, batch_size):
     return found
 
 
-def stuck_losses(logs, expected):
+def stuck_losses(logs: Mapping[str, float], expected: Mapping[str, float]) -> Iterator[str]:
     """Losses that stand where a model that knows nothing has them.
 
     Args:
@@ -54,7 +57,7 @@ def stuck_losses(logs, expected):
             )
 
 
-def collapsed_embeddings(outputs):
+def collapsed_embeddings(outputs: Mapping[str, Tensor]) -> Iterator[str]:
     """Embeddings `(rows, dim)` that are the same for every row."""
     for name, value in outputs.items():
         if name.endswith("embedding") and len(value.shape) == 2 and len(value) > 1:
@@ -68,7 +71,7 @@ def collapsed_embeddings(outputs):
                 )
 
 
-def gradient_shares(model, x, y, names):
+def gradient_shares(model: keras.Model, x: Mapping[str, Tensor], y: Any, names: Sequence[str]) -> dict[str, float]:
     """Each modality's share of the gradient, `{name: share}`, by its norm over its encoder's weights.
 
     Nothing of a model that adapts its weights to every task (MAML): its loss is not one of its outputs alone.
@@ -84,7 +87,7 @@ def gradient_shares(model, x, y, names):
     return {n: norm / max(sum(norms.values()), 1e-30) for n, norm in norms.items()}
 
 
-def small_shares(shares):
+def small_shares(shares: Mapping[str, float]) -> Iterator[str]:
     """Modalities that hardly take part in learning."""
     for name, share in shares.items():
         if len(shares) > 1 and share < SMALL_SHARE:
@@ -94,7 +97,7 @@ def small_shares(shares):
             )
 
 
-def dead_modalities(model, x, names):
+def dead_modalities(model: keras.Model, x: Mapping[str, Tensor], names: Sequence[str]) -> Iterator[str]:
     """Modalities whose contents change nothing in the outputs."""
     before = keras.tree.flatten(model(x, training=False))
     for name in names:
@@ -112,7 +115,14 @@ def dead_modalities(model, x, names):
             )
 
 
-def accuracies(model, x, labels, output, names, among):
+def accuracies(
+    model: keras.Model,
+    x: Mapping[str, Tensor],
+    labels: np.ndarray,
+    output: str,
+    names: Sequence[str],
+    among: Sequence[str],
+) -> dict[str, float]:
     """Share of labels that are right: of all modalities, of each alone, and with each taken from another row.
 
     Args:
@@ -135,7 +145,7 @@ def accuracies(model, x, labels, output, names, among):
     return {**found, "most frequent": float(np.bincount(labels).max() / len(labels))}
 
 
-def useless_modalities(found, names, slack=0.02):
+def useless_modalities(found: Mapping[str, float], names: Sequence[str], slack: float = 0.02) -> Iterator[str]:
     """What `accuracies` tell of modalities that harm, or bring nothing.
 
     Args:
@@ -162,7 +172,9 @@ def useless_modalities(found, names, slack=0.02):
             )
 
 
-def shared_rows(train, test, names):
+def shared_rows(
+    train: Sequence[Mapping[str, Any]], test: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> Iterator[str]:
     """Rows of a test split whose modalities, all of them, lie in the training split too.
 
     Args:
@@ -193,14 +205,21 @@ class Doctor(keras.callbacks.Callback):
         say: function that is given the line.
     """
 
-    def __init__(self, batch, names, batch_size, patience=3, say=print):
+    def __init__(
+        self,
+        batch: tuple[Mapping[str, Tensor], Any],
+        names: Sequence[str],
+        batch_size: int,
+        patience: int = 3,
+        say: Callable[[str], object] = print,
+    ) -> None:
         super().__init__()
         self.x, self.y = batch
         self.names = names
         self.batch_size = batch_size
         self.patience = patience
         self.say = say
-        self.said = set()
+        self.said: set[tuple[str, str]] = set()
 
     def on_epoch_end(self, epoch, logs=None):
         found = {"collapsed": collapsed_embeddings(self.model(self.x, training=False))}

@@ -6,7 +6,9 @@ from keras import layers
 from mmkeras.encoders.image import conv
 
 
-def audio_encoder(shape, width=16, dropout=0.0, name="audio_encoder"):
+def audio_encoder(
+    shape: tuple[int, int], width: int = 16, dropout: float = 0.0, name: str = "audio_encoder"
+) -> keras.Model:
     """Spectrograms `(batch, frames, mels)` to tokens `(batch, frames / 8, 8 * width)`, by convolutions over both.
 
     Three stages halve both axes (a spectrogram read as a picture, Hershey 2017); then the frequencies of a time are

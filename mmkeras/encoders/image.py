@@ -11,7 +11,15 @@ from mmkeras.layers.transformer import heads_of
 BATCH_NORM_MOMENTUM = 0.9
 
 
-def image_encoder(shape, network="resnet", width=32, dropout=0.0, weights=None, grid=4, name="image_encoder"):
+def image_encoder(
+    shape: tuple[int, int, int],
+    network: str = "resnet",
+    width: int = 32,
+    dropout: float = 0.0,
+    weights: str | None = None,
+    grid: int = 4,
+    name: str = "image_encoder",
+) -> keras.Model:
     """Pixels `(batch, *shape)` to tokens `(batch, places, channels)`.
 
     Args:

@@ -1,15 +1,25 @@
 """Encoders in three stages, for fusions that let the modalities look at each other on the way."""
 
+from collections.abc import Callable
+from typing import Literal
+
 from keras import layers
 
 from mmkeras.encoders.image import BATCH_NORM_MOMENTUM, conv
 from mmkeras.encoders.text import TEXT_ENCODERS
 from mmkeras.layers import BatchNormalization, TokenEmbedding
+from mmkeras.types import Tensor
 
 NUM_STAGES = 3
 
 
-def staged_encoder(kind, width, vocabulary_size=None, network="bilstm", name="encoder"):
+def staged_encoder(
+    kind: Literal["image", "audio", "video", "text", "vector"],
+    width: int,
+    vocabulary_size: int | None = None,
+    network: str = "bilstm",
+    name: str = "encoder",
+) -> list[Callable[[Tensor], Tensor]]:
     """A list of functions, each a stage: from a modality to features `(batch, .., channels)`, and on to the next.
 
     Pictures and spectrograms: a convolution a stage, which halves the sides and doubles the channels; clips: the same

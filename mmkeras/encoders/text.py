@@ -1,5 +1,7 @@
 """Text encoders: token ids `(batch, length)` to tokens `(batch, length, width)`, padding masked."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -7,7 +9,15 @@ from mmkeras.layers import AddSinusoids, TokenEmbedding, TransformerBlock
 from mmkeras.layers.transformer import heads_of
 
 
-def text_encoder(length, vocabulary_size, network="bilstm", dim=128, width=128, dropout=0.0, name="text_encoder"):
+def text_encoder(
+    length: int,
+    vocabulary_size: int,
+    network: str = "bilstm",
+    dim: int = 128,
+    width: int = 128,
+    dropout: float = 0.0,
+    name: str = "text_encoder",
+) -> keras.Model:
     """Token ids `(batch, length)` to tokens `(batch, length, width)` with a mask.
 
     Args:
@@ -94,7 +104,7 @@ class MaskedConv1D(layers.Conv1D):
     For strides of one and padding `"same"`, where tokens stay in their places.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.supports_masking = True
 

@@ -1,10 +1,18 @@
 """Encoders of precomputed features: word vectors, CNN features, sensors."""
 
+from typing import Literal
+
 import keras
 from keras import layers
 
 
-def vector_encoder(size, network="mlp", width=64, dropout=0.0, name="vector_encoder"):
+def vector_encoder(
+    size: int,
+    network: Literal["mlp", "linear"] = "mlp",
+    width: int = 64,
+    dropout: float = 0.0,
+    name: str = "vector_encoder",
+) -> keras.Model:
     """Vectors `(batch, size)` to one token `(batch, 1, width)`.
 
     Args:

@@ -1,5 +1,7 @@
 """Video encoders: pixels `(batch, frames, height, width, channels)` in 0..1 to tokens in the order of time."""
 
+from typing import Literal
+
 import keras
 from keras import layers, ops
 
@@ -7,7 +9,13 @@ from mmkeras.encoders.image import BATCH_NORM_MOMENTUM, cnn
 from mmkeras.layers import BatchNormalization
 
 
-def video_encoder(shape, network="cnn_lstm", width=16, dropout=0.0, name="video_encoder"):
+def video_encoder(
+    shape: tuple[int, int, int, int],
+    network: Literal["cnn_lstm", "conv3d"] = "cnn_lstm",
+    width: int = 16,
+    dropout: float = 0.0,
+    name: str = "video_encoder",
+) -> keras.Model:
     """Clips `(batch, *shape)` to tokens `(batch, length, channels)`.
 
     Args:

@@ -5,16 +5,26 @@ before `t` are written, and a list of tensors `(rows, ...)` of its own, to the l
 and the next state (`mmkeras.decoders.word_by_word`).
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 from mmkeras.layers.tokenize_text import END, PADDING, SPECIAL, START, UNKNOWN
 
+Decoder = Callable[[tf.Tensor, tf.Tensor, list[tf.Tensor]], tuple[tf.Tensor, Sequence[tf.Tensor]]]
 _END = SPECIAL.index(END)
 _NEVER = [SPECIAL.index(word) for word in (PADDING, UNKNOWN, START)]
 _IMPOSSIBLE = -1e9
 
 
-def beam_search(logits_of, state, batch, length, width=4, length_penalty=0.0):
+def beam_search(
+    logits_of: Decoder,
+    state: Sequence[tf.Tensor],
+    batch: int | tf.Tensor,
+    length: int,
+    width: int = 4,
+    length_penalty: float = 0.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The best texts that a beam of some width finds.
 
     A text's score is its log-probability, [END] included, divided by `((5 + words) / 6) ** length_penalty` (Wu 2016).
@@ -58,7 +68,9 @@ def beam_search(logits_of, state, batch, length, width=4, length_penalty=0.0):
     return words, total / _penalty(spoken, length_penalty)
 
 
-def nucleus_sample(logits_of, state, draws, share=0.9, temperature=1.0):
+def nucleus_sample(
+    logits_of: Decoder, state: Sequence[tf.Tensor], draws: tf.Tensor, share: float = 0.9, temperature: float = 1.0
+) -> tuple[tf.Tensor, tf.Tensor]:
     """A text a row, each word drawn from the likeliest ones that together have a share (Holtzman 2020).
 
     Args:

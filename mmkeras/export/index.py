@@ -1,7 +1,10 @@
 """A search index inside a SavedModel."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from mmkeras.export.signatures import Signature
 
@@ -22,14 +25,14 @@ class SearchIndex(tf.Module):
     [[b'north']]
     """
 
-    def __init__(self, embeddings, ids):
+    def __init__(self, embeddings: ArrayLike, ids: Sequence[str]) -> None:
         super().__init__()
         # Transposed, which multiplies twice as fast; the last item is repeated to whole blocks.
         padded = np.pad(np.asarray(embeddings, "float32"), ((0, -len(ids) % _BLOCK), (0, 0)), "edge")
         self.embeddings = tf.Variable(padded.T, trainable=False)
         self.ids = tf.Variable(ids, trainable=False, dtype=tf.string)
 
-    def search(self, queries, k):
+    def search(self, queries: tf.Tensor, k: int) -> dict[str, tf.Tensor]:
         """Ids and cosine similarities `(batch, k)` of the nearest items to unit queries `(batch, dim)`.
 
         Of items as near as each other the first comes first.
@@ -46,7 +49,7 @@ class SearchIndex(tf.Module):
         return {"ids": tf.gather(self.ids.value(), places), "scores": scores}
 
 
-def search_signature(index, encode, k=10):
+def search_signature(index: SearchIndex, encode: Signature, k: int = 10) -> Signature:
     """The signature `search`: what `encode` (a Signature) takes in, the ids and scores of the nearest `k` out."""
     k = min(k, int(index.ids.shape[0]))
 

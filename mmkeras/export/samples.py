@@ -4,7 +4,10 @@ import base64
 import contextlib
 import io
 import json
+import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +21,9 @@ GOLDEN_ROWS = 3
 _TOLERANCE = 1e-4  # between one batch size and another; float32, and convolutions that are computed otherwise
 
 
-def samples(modalities, words):
+def samples(
+    modalities: Mapping[str, str], words: Mapping[str, Sequence[str]]
+) -> Callable[[Mapping[str, tf.TensorSpec], int], dict[str, list[Any]]]:
     """A function that makes values up for a signature's inputs; nothing of the training data is in them.
 
     Args:
@@ -223,7 +228,7 @@ def _text_or_b64(value):
         return {"b64": base64.b64encode(value).decode()}
 
 
-def read_golden(folder):
+def read_golden(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """What `write_samples` kept of a SavedModel, bytes as bytes: `{signature: {"method", "inputs", "outputs"}}`.
 
     Raises:

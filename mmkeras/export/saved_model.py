@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,9 +21,15 @@ from tensorflow.python.framework import op_def_registry
 
 from mmkeras.export.samples import write_samples
 from mmkeras.export.server_files import BATCHING, BATCHING_FILE
+from mmkeras.export.signatures import Signature
 
 
-def export(folder, signatures, tables=(), sample=None):
+def export(
+    folder: str | os.PathLike[str],
+    signatures: Mapping[str, Signature],
+    tables: Iterable[Any] = (),
+    sample: Callable[[Mapping[str, tf.TensorSpec], int], dict[str, list[Any]]] | None = None,
+) -> pathlib.Path:
     """Writes the next free version of a SavedModel below `folder` and returns its path.
 
     Where the rows of all signatures are independent, its `batching_params.pbtxt` lets a server run requests together.
@@ -165,7 +173,7 @@ for line in sys.stdin:
 
 
 @contextlib.contextmanager
-def own_process():
+def own_process() -> Iterator[Callable[..., list[dict[str, dict[str, np.ndarray]]]]]:
     """A process that imports TensorFlow alone: gives a function that asks SavedModels there.
 
     The function takes the folder of a SavedModel and calls, each `{signature: {input: list or array}}`. It returns a
@@ -174,7 +182,7 @@ def own_process():
     """
     with tempfile.TemporaryDirectory() as scratch, pathlib.Path(scratch, "said").open("w+") as said:
         command = [sys.executable, "-c", _CLIENT]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said}
         process = subprocess.Popen(command, cwd=scratch, text=True, **pipes)
         try:
             yield functools.partial(_ask, process, pathlib.Path(scratch))

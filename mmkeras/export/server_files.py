@@ -1,5 +1,6 @@
 """What stands beside the exported models: TensorFlow Serving's configuration, and how to run it in a container."""
 
+import os
 import pathlib
 
 from mmkeras.export.samples import BATCH_SIZES
@@ -63,7 +64,7 @@ BATCHING = (
 )
 
 
-def write_server_files(folder):
+def write_server_files(folder: str | os.PathLike[str]) -> None:
     """Writes `models.config`, `batching_parameters.txt`, `monitoring.config` and two manifests beside the models.
 
     `models.config` lists every model of the folder by the path that it has in the container.

@@ -2,11 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+if TYPE_CHECKING:  # a server reads this file, and has no use for the data's
+    from mmkeras.data import Preprocessor
+
+Function = Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +28,13 @@ class Signature:
             requests beside each other.
     """
 
-    function: Callable
-    inputs: dict
-    method: str = "predict"
+    function: Function
+    inputs: dict[str, tf.TensorSpec]
+    method: Literal["predict", "classify"] = "predict"
     independent: bool = True
 
     @functools.cached_property
-    def compiled(self):
+    def compiled(self) -> tf.types.experimental.PolymorphicFunction:
         """The function as a graph with an argument an input, in the order of `inputs`, as a SavedModel wants it."""
 
         def call(*values):
@@ -38,7 +44,7 @@ class Signature:
         return tf.function(call, input_signature=list(self.inputs.values()), autograph=False)
 
     @property
-    def served(self):
+    def served(self) -> "Signature":
         """The signature as a SavedModel has it: one for Classify reads serialised examples, `inputs (batch,)`."""
         if self.method == "predict":
             return self
@@ -53,13 +59,13 @@ class Signature:
         inputs = {"inputs": tf.TensorSpec((None,), tf.string, name="inputs")}
         return Signature(of_examples, inputs, self.method, self.independent)
 
-    def __call__(self, raw):
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Raw values `{name: list or array}` to NumPy arrays, in this process."""
         tensors = [tf.convert_to_tensor(raw[name], spec.dtype) for name, spec in self.inputs.items()]
         return {name: value.numpy() for name, value in self.compiled(*tensors).items()}
 
 
-def examples_of(raw):
+def examples_of(raw: Mapping[str, Sequence[Any]]) -> list[bytes]:
     """Raw values `{name: list}` as serialised `tf.train.Example`s, a row each."""
     rows = []
     for values in zip(*raw.values(), strict=True):
@@ -74,7 +80,7 @@ def examples_of(raw):
     return rows
 
 
-def raw_specs(preprocessor, names=None):
+def raw_specs(preprocessor: "Preprocessor", names: Sequence[str] | None = None) -> dict[str, tf.TensorSpec]:
     """What a preprocessor takes, `{name: tf.TensorSpec}`, with an open batch."""
     return {
         tensor.name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
@@ -83,12 +89,12 @@ def raw_specs(preprocessor, names=None):
     }
 
 
-def submodel(model, inputs, outputs):
+def submodel(model: keras.Model, inputs: Sequence[str], outputs: Sequence[str]) -> keras.Model:
     """The part of a Functional model between some of its inputs and some of its outputs, both given by name."""
     return keras.Model({n: model.input[n] for n in inputs}, {n: model.output[n] for n in outputs})
 
 
-def encode_signature(preprocessor, model, name):
+def encode_signature(preprocessor: "Preprocessor", model: keras.Model, name: str) -> Signature:
     """The signature `encode_<name>`: one raw modality to `embedding (batch, dim)`, without running the others."""
     read = submodel(preprocessor.inputs, [name], [name])
     tower = submodel(model, [name], [f"{name}_embedding"])
@@ -99,7 +105,7 @@ def encode_signature(preprocessor, model, name):
     return Signature(encode, raw_specs(preprocessor, [name]))
 
 
-def alone_signature(preprocessor, name, function):
+def alone_signature(preprocessor: "Preprocessor", name: str, function: Function) -> Signature:
     """A signature of one raw modality, all others being absent.
 
     Args:
@@ -119,7 +125,9 @@ def alone_signature(preprocessor, name, function):
     return Signature(call, raw_specs(preprocessor, [name]))
 
 
-def label_signatures(preprocessor, column, probabilities):
+def label_signatures(
+    preprocessor: "Preprocessor", column: str, probabilities: Callable[[dict[str, tf.Tensor]], tf.Tensor]
+) -> dict[str, Signature]:
     """`serving_default`: best label and all probabilities; `classify`: labels and scores, the best first.
 
     Args:
@@ -140,7 +148,12 @@ def label_signatures(preprocessor, column, probabilities):
     }
 
 
-def classify_signature(vocabulary, probabilities, inputs, most=10):
+def classify_signature(
+    vocabulary: Sequence[str],
+    probabilities: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    inputs: dict[str, tf.TensorSpec],
+    most: int = 10,
+) -> Signature:
     """The signature `classify`: the likeliest labels `classes` and their `scores`, `(batch, most)`, the best first.
 
     Args:
@@ -157,13 +170,15 @@ def classify_signature(vocabulary, probabilities, inputs, most=10):
     return Signature(classify, inputs, "classify")
 
 
-def encode_png(pixels):
+def encode_png(pixels: tf.Tensor) -> tf.Tensor:
     """Pixels `(batch, height, width, channels)` in 0..1 to PNG bytes `(batch,)`."""
     levels = tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 1.0) * 255), tf.uint8)
     return tf.map_fn(tf.io.encode_png, levels, fn_output_signature=tf.TensorSpec((), tf.string))
 
 
-def readable(modalities, outputs, readers):
+def readable(
+    modalities: Mapping[str, str], outputs: Mapping[str, tf.Tensor], readers: Mapping[str, keras.layers.Layer]
+) -> dict[str, tf.Tensor]:
     """Decoded modalities for a client: pictures, sounds and clips as `<name>_bytes` (PNG, WAV, a PNG a frame), texts as
     strings, numbers as they are.
 

@@ -1,6 +1,10 @@
 """Adversarial losses: of the discriminator from its logits for real and fake, of the generator from those for fake."""
 
+from typing import Literal
+
 from keras import ops
+
+from mmkeras.types import Tensor
 
 
 def non_saturating(real, fake):
@@ -23,7 +27,7 @@ def wasserstein(real, fake):
     return -ops.mean(real), ops.mean(fake)
 
 
-def generator_loss(name, fake):
+def generator_loss(name: Literal["non_saturating", "hinge", "least_squares", "wasserstein"], fake: Tensor) -> Tensor:
     """What the generator minimises under the loss `name`: from the logits `(batch,)` of its pictures to a number."""
     if name == "non_saturating":
         return ops.mean(ops.softplus(-fake))
@@ -34,7 +38,7 @@ def generator_loss(name, fake):
     raise ValueError(f"Expected one of {', '.join(ADVERSARIAL_LOSSES)}. Received: {name!r}.")
 
 
-def gradient_penalty(gradients):
+def gradient_penalty(gradients: Tensor) -> Tensor:
     """`(norm - 1)^2` of the critic's gradients `(batch, ...)` between real and fake (WGAN-GP, Gulrajani 2017)."""
     norm = ops.sqrt(ops.sum(ops.square(ops.reshape(gradients, (ops.shape(gradients)[0], -1))), axis=-1) + 1e-12)
     return ops.mean(ops.square(norm - 1))

@@ -2,13 +2,15 @@
 
 from keras import ops
 
+from mmkeras.types import Tensor
 
-def pair_distance(a, b):
+
+def pair_distance(a: Tensor, b: Tensor) -> Tensor:
     """Squared distance between the embeddings of a row: two `(batch, dim)` to `(batch,)`."""
     return ops.sum(ops.square(a - b), axis=-1)
 
 
-def correlation(a, b, weights=None):
+def correlation(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
     """Sum over the dimensions of the correlation between two views over the batch: two `(batch, dim)` to a number.
 
     It lies between -dim and dim. Correlational networks (Chandar 2016) maximise it.
@@ -32,7 +34,7 @@ def correlation(a, b, weights=None):
     return ops.sum(covariance * ops.rsqrt(variances + 1e-12))
 
 
-def moment_discrepancy(a, b, weights=None, order=5):
+def moment_discrepancy(a: Tensor, b: Tensor, weights: Tensor | None = None, order: int = 5) -> Tensor:
     """Distance of two distributions by their central moments (CMD, Zellinger 2017): two `(batch, dim)` to a number.
 
     Args:
@@ -60,7 +62,7 @@ def moment_discrepancy(a, b, weights=None, order=5):
     return total
 
 
-def overlap(a, b, weights=None):
+def overlap(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
     """What two sets of features have in common: the mean squared cosine between their columns over the batch.
 
     Zero where every feature of `a` is orthogonal to every one of `b` (domain separation networks, Bousmalis 2016).
@@ -74,7 +76,7 @@ def overlap(a, b, weights=None):
     return ops.mean(ops.square(ops.matmul(ops.transpose(unit[0]), unit[1])))
 
 
-def canonical_correlations(a, b, weights=None, regularization=1e-4):
+def canonical_correlations(a: Tensor, b: Tensor, weights: Tensor | None = None, regularization: float = 1e-4) -> Tensor:
     """The correlations of the best-correlated directions of two views (CCA, Hotelling 1936): numbers `(dim,)`, falling.
 
     Minus their sum is the loss of deep CCA (Andrew 2013). It wants more rows than dimensions: with fewer any two views
@@ -101,12 +103,12 @@ def canonical_correlations(a, b, weights=None, regularization=1e-4):
     return ops.linalg.svd(ops.matmul(whitened[0], ops.transpose(whitened[1])) / count, compute_uv=False)
 
 
-def cca(a, b, weights=None):
+def cca(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
     """Minus the sum of the canonical correlations of two views `(batch, dim)` (deep CCA, Andrew 2013)."""
     return -ops.sum(canonical_correlations(a, b, weights))
 
 
-def barlow_twins(a, b, weights=None, off_diagonal=5e-3):
+def barlow_twins(a: Tensor, b: Tensor, weights: Tensor | None = None, off_diagonal: float = 5e-3) -> Tensor:
     """How far the correlations between two views' features are from the identity (Barlow twins, Zbontar 2021).
 
     Args:
@@ -122,7 +124,14 @@ def barlow_twins(a, b, weights=None, off_diagonal=5e-3):
     return ops.sum(ops.square(1 - own)) + off_diagonal * others
 
 
-def vicreg(a, b, weights=None, invariance=25.0, variance=25.0, covariance=1.0):
+def vicreg(
+    a: Tensor,
+    b: Tensor,
+    weights: Tensor | None = None,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+) -> Tensor:
     """Views near each other, each feature spread out, different features unlike (VICReg, Bardes 2022).
 
     Args:

@@ -1,5 +1,7 @@
 """Classification losses."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -15,7 +17,9 @@ class LabelCrossentropy(keras.losses.Loss):
         name: of the loss.
     """
 
-    def __init__(self, label_smoothing=0.0, focusing=0.0, name="label_crossentropy", **kwargs):
+    def __init__(
+        self, label_smoothing: float = 0.0, focusing: float = 0.0, name: str = "label_crossentropy", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
         self.focusing = focusing
@@ -51,7 +55,7 @@ class Distillation(keras.losses.Loss):
     0.0
     """
 
-    def __init__(self, temperature=2.0, name="distillation", **kwargs):
+    def __init__(self, temperature: float = 2.0, name: str = "distillation", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.temperature = temperature
 
@@ -76,7 +80,9 @@ class TagsCrossentropy(keras.losses.Loss):
         name: of the loss.
     """
 
-    def __init__(self, label_smoothing=0.0, focusing=0.0, name="tags_crossentropy", **kwargs):
+    def __init__(
+        self, label_smoothing: float = 0.0, focusing: float = 0.0, name: str = "tags_crossentropy", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
         self.focusing = focusing

@@ -5,13 +5,25 @@ pairs that belong together, `(batch, batch)`, bool, the rows that take part, `(b
 and gives one number. Pairs that belong together are never negatives.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 from keras import ops
+
+from mmkeras.types import Tensor
 
 _FAR = -1e9
 NEGATIVES = ("sum", "hardest", "semi_hard", "soft")
 
 
-def clip(similarity, positive, valid, scale, bias, queued=(None, None)):
+def clip(
+    similarity: Tensor,
+    positive: Tensor,
+    valid: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    queued: Sequence[Tensor | None] = (None, None),
+) -> Tensor:
     """Cross-entropy of the softmax over each row and column (CLIP, Radford 2021).
 
     Where several belong together the target is shared evenly among them (UniCL, Yang 2022).
@@ -26,7 +38,7 @@ def clip(similarity, positive, valid, scale, bias, queued=(None, None)):
     return (across + down) / 2
 
 
-def supcon(similarity, positive, valid, scale, bias):
+def supcon(similarity: Tensor, positive: Tensor, valid: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Cross-entropy of the softmax over all other views, of either modality (supervised contrast, Khosla 2020).
 
     Args:
@@ -54,7 +66,7 @@ def softmax_rows(logits, positive, valid, queued=None, scale=1.0):
     return ops.sum(target, axis=-1) * ops.logsumexp(logits, axis=-1) - ops.sum(target * logits, axis=-1)
 
 
-def siglip(similarity, positive, valid, scale, bias):
+def siglip(similarity: Tensor, positive: Tensor, valid: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Every pair on its own: the sigmoid loss, summed over a row and averaged over rows (SigLIP, Zhai 2023)."""
     logits = similarity * scale + bias
     sign = ops.where(positive, 1.0, -1.0)
@@ -63,7 +75,15 @@ def siglip(similarity, positive, valid, scale, bias):
     return _mean(ops.sum(loss, axis=-1), valid)
 
 
-def triplet(similarity, positive, valid, scale, bias, margin=0.2, negatives="hardest"):
+def triplet(
+    similarity: Tensor,
+    positive: Tensor,
+    valid: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    margin: float = 0.2,
+    negatives: Literal["sum", "hardest", "semi_hard", "soft"] = "hardest",
+) -> Tensor:
     """`max(0, margin + negative - positive)` in both directions (VSE++, Faghri 2018).
 
     Args:

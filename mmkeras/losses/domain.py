@@ -2,8 +2,10 @@
 
 from keras import ops
 
+from mmkeras.types import Tensor
 
-def mmd(features, is_target):
+
+def mmd(features: Tensor, is_target: Tensor) -> Tensor:
     """Squared maximum mean discrepancy of two groups of rows (Gretton 2012; deep adaptation networks, Long 2015).
 
     By a sum of five Gaussian kernels, a quarter to four times as wide as the mean squared distance. Zero where a group
@@ -24,7 +26,7 @@ def mmd(features, is_target):
     return both * ops.sum(signed[:, None] * kernel * signed[None])
 
 
-def coral(features, is_target):
+def coral(features: Tensor, is_target: Tensor) -> Tensor:
     """Squared distance of two groups' covariances, `|C_s - C_t|^2 / 4 dim^2` (deep CORAL, Sun 2016).
 
     Args:

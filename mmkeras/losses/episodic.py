@@ -2,8 +2,10 @@
 
 from keras import ops
 
+from mmkeras.types import Tensor
 
-def prototypical(support, labels, queries):
+
+def prototypical(support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """Minus the squared distance to the mean of each class (prototypical networks, Snell 2017).
 
     Args:
@@ -25,7 +27,7 @@ def prototypical(support, labels, queries):
     return 2 * ops.matmul(queries, ops.swapaxes(means, -1, -2)) - squares
 
 
-def matching(support, labels, queries, scale=10.0):
+def matching(support: Tensor, labels: Tensor, queries: Tensor, scale: float = 10.0) -> Tensor:
     """Logarithm of the attention paid to each class, by the cosine to every example (matching networks, Vinyals 2016).
 
     Args:

@@ -3,21 +3,23 @@
 import keras
 from keras import ops
 
+from mmkeras.types import Tensor
 
-def pixel_mse(pixels, reconstruction):
+
+def pixel_mse(pixels: Tensor, reconstruction: Tensor) -> Tensor:
     """Squared error, summed over channels and averaged over places: `(batch, ..., channels)` to `(batch,)`."""
     squares = ops.sum(ops.square(pixels - reconstruction), axis=-1)
     return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))
 
 
-def pixel_bce(pixels, reconstruction):
+def pixel_bce(pixels: Tensor, reconstruction: Tensor) -> Tensor:
     """Binary cross-entropy in nats, averaged over the pixels: `(batch, ...)` to `(batch,)`."""
     p = ops.clip(reconstruction, 1e-6, 1 - 1e-6)
     loss = pixels * ops.log(p) + (1 - pixels) * ops.log(1 - p)
     return -ops.mean(loss, axis=tuple(range(1, len(loss.shape))))
 
 
-def token_nll(ids, logits, label_smoothing=0.0):
+def token_nll(ids: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy in nats, summed over the tokens, padding (0) left out.
 
     Args:
@@ -33,7 +35,7 @@ def token_nll(ids, logits, label_smoothing=0.0):
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
-def token_cross_entropy(ids, logits, label_smoothing=0.0):
+def token_cross_entropy(ids: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """`token_nll` a token: ids `(batch, length)`, logits `(batch, length, ids)`.
 
     Example:
@@ -46,12 +48,12 @@ def token_cross_entropy(ids, logits, label_smoothing=0.0):
     return token_nll(ids, logits, label_smoothing) / ops.maximum(num_tokens, 1.0)
 
 
-def vector_mse(vectors, reconstruction):
+def vector_mse(vectors: Tensor, reconstruction: Tensor) -> Tensor:
     """Squared error, averaged over the features: `(batch, ...)` to `(batch,)`."""
     squares = ops.square(vectors - reconstruction)
     return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))
 
 
-def gaussian_kl(mean, log_variance):
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL divergence from a standard normal, summed over the dimensions: two `(batch, dim)` to `(batch,)`."""
     return 0.5 * ops.sum(ops.square(mean) + ops.exp(log_variance) - 1 - log_variance, axis=-1)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 
-def classification(labels, probabilities):
+def classification(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Accuracy, top-5, macro and micro F1, AUROC and calibration error for one label a row.
 
     Args:
@@ -37,7 +37,7 @@ def classification(labels, probabilities):
     }
 
 
-def multilabel(labels, probabilities, threshold=0.5):
+def multilabel(labels: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray = 0.5) -> dict[str, float]:
     """Micro, macro and sample F1, AUROC and mean average precision for several labels a row.
 
     Args:
@@ -64,7 +64,7 @@ def multilabel(labels, probabilities, threshold=0.5):
     }
 
 
-def polarity(true, predicted):
+def polarity(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Numbers below and above zero, compared as in multimodal sentiment analysis (Zadeh 2018).
 
     Args:
@@ -92,7 +92,7 @@ def polarity(true, predicted):
     }
 
 
-def best_thresholds(labels, probabilities, min_count=1):
+def best_thresholds(labels: np.ndarray, probabilities: np.ndarray, min_count: int = 1) -> np.ndarray:
     """The threshold of each label that gives it the highest F1.
 
     A label that occurs too rarely for one of its own gets the threshold that gives all labels together the highest F1.
@@ -127,7 +127,9 @@ def _best_threshold(positive, scores):
     return float((scores[best] + lower) / 2)
 
 
-def linear_probe(features, labels, test_features, test_labels, penalty=1.0):
+def linear_probe(
+    features: np.ndarray, labels: np.ndarray, test_features: np.ndarray, test_labels: np.ndarray, penalty: float = 1.0
+) -> float:
     """Accuracy of a linear classifier on features that were learned without labels.
 
     Ridge regression of the labels' one-hot vectors on the standardised features, which has one solution, and no seed.
@@ -144,14 +146,14 @@ def linear_probe(features, labels, test_features, test_labels, penalty=1.0):
     return float(np.mean((test @ weights + y.mean(axis=0)).argmax(axis=-1) == test_labels))
 
 
-def confusion(labels, predicted, num_classes):
+def confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
     """Counts `(classes, classes)`: true class down, predicted class across."""
     matrix = np.zeros((num_classes, num_classes), dtype="int64")
     np.add.at(matrix, (labels, predicted), 1)
     return matrix
 
 
-def expected_calibration_error(labels, probabilities, num_bins=15):
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15) -> float:
     """Gap between confidence and accuracy, averaged over equal bins of confidence (Guo 2017)."""
     confidence = probabilities.max(axis=-1)
     correct = probabilities.argmax(axis=-1) == labels

@@ -1,9 +1,10 @@
 """Generated pictures compared with real ones, over features or class probabilities of a classifier."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def frechet_distance(real, generated):
+def frechet_distance(real: ArrayLike, generated: ArrayLike) -> float:
     """Fréchet distance between Gaussians fitted to two sets of features `(rows, dim)` (FID, Heusel 2017).
 
     With Inception features it is the FID of the literature; over our own classifier's features it compares runs of
@@ -24,7 +25,7 @@ def frechet_distance(real, generated):
     return float(gap @ gap + np.trace(a) + np.trace(b) - 2 * np.sqrt(cross).sum())
 
 
-def kernel_distance(real, generated):
+def kernel_distance(real: ArrayLike, generated: ArrayLike) -> float:
     """Unbiased squared maximum mean discrepancy with the kernel `(x . y / dim + 1)^3` (KID, Binkowski 2018)."""
     real, generated = np.asarray(real, "float64"), np.asarray(generated, "float64")
 
@@ -38,7 +39,7 @@ def kernel_distance(real, generated):
     return float(within - 2 * kernel(real, generated).mean())
 
 
-def inception_score(probabilities):
+def inception_score(probabilities: ArrayLike) -> float:
     """exp of the mean KL divergence of the class probabilities `(rows, classes)` from their mean (Salimans 2016).
 
     It lies between 1 (all alike or all unsure) and the number of classes.

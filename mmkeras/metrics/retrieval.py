@@ -1,11 +1,15 @@
 """Retrieval: how high the right answers stand in a ranking by similarity."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 _CHUNK = 1024  # queries ranked at once, so that 100,000 against 100,000 fit into memory
 
 
-def retrieval(queries, gallery, relevant):
+def retrieval(
+    queries: np.ndarray, gallery: np.ndarray, relevant: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, float]:
     """Recall at 1, 5 and 10, median rank, mean reciprocal rank and mean average precision.
 
     Args:
@@ -23,13 +27,13 @@ def retrieval(queries, gallery, relevant):
     >>> retrieval(eye, eye, lambda i: i[:, None] == np.arange(3))["recall@1"]
     1.0
     """
-    first, precision = [], []
+    bests, averages = [], []
     for start in range(0, len(queries), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(queries)))
         best, average = ranks(queries[rows] @ gallery.T, relevant(rows))
-        first.append(best)
-        precision.append(average)
-    first, precision = np.concatenate(first), np.concatenate(precision)
+        bests.append(best)
+        averages.append(average)
+    first, precision = np.concatenate(bests), np.concatenate(averages)
     recall = {f"recall@{k}": float(np.mean(first <= k)) for k in (1, 5, 10)}
     return {
         **recall,
@@ -39,7 +43,7 @@ def retrieval(queries, gallery, relevant):
     }
 
 
-def ranks(similarity, relevant):
+def ranks(similarity: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rank of the best relevant item (from one) and average precision of each query.
 
     Args:

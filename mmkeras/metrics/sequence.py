@@ -1,11 +1,13 @@
 """Texts compared with texts. Each text is split at spaces as it is: tokenise before, if need be."""
 
 import collections
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 
-def bleu(hypotheses, references, order=4):
+def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], order: int = 4) -> float:
     """Corpus BLEU of 1 to `order` words, 0..100, by sacrebleu, the texts split at spaces as they are.
 
     Args:
@@ -22,17 +24,17 @@ def bleu(hypotheses, references, order=4):
 
     # sacrebleu wants the first references of all, then the second of all.
     most = max(len(r) for r in references)
-    by_rank = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
+    by_rank: list[list[Any]] = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
     metric = BLEU(tokenize="none", max_ngram_order=order, force=True, effective_order=False)
     return metric.corpus_score(list(hypotheses), by_rank).score
 
 
-def exact_match(hypotheses, references):
+def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Share of hypotheses that equal one of their references, 0..1."""
     return sum(h in r for h, r in zip(hypotheses, references, strict=True)) / max(len(hypotheses), 1)
 
 
-def rouge_l(hypotheses, references, beta=1.2):
+def rouge_l(hypotheses: Sequence[str], references: Sequence[Sequence[str]], beta: float = 1.2) -> float:
     """Mean ROUGE-L (Lin 2004), 0..1: the longest common subsequence, best precision and recall over the references.
 
     Args:
@@ -46,16 +48,16 @@ def rouge_l(hypotheses, references, beta=1.2):
     """
     scores = []
     for hypothesis, others in zip(hypotheses, references, strict=True):
-        said, others = hypothesis.split(), [other.split() for other in others]
-        common = [_longest_common(said, other) for other in others]
+        said, true = hypothesis.split(), [other.split() for other in others]
+        common = [_longest_common(said, other) for other in true]
         precision = max(c / max(len(said), 1) for c in common)
-        recall = max(c / max(len(other), 1) for c, other in zip(common, others, strict=True))
+        recall = max(c / max(len(other), 1) for c, other in zip(common, true, strict=True))
         total = recall + beta**2 * precision
         scores.append((1 + beta**2) * precision * recall / total if total else 0.0)
     return float(np.mean(scores))
 
 
-def cider(hypotheses, references, order=4, sigma=6.0):
+def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]], order: int = 4, sigma: float = 6.0) -> float:
     """Mean CIDEr-D (Vedantam 2015), 0..10: cosine of n-grams weighted by how rare they are among the references.
 
     An n-gram's weight is the logarithm of the share of rows whose references have it. A hypothesis gains nothing by

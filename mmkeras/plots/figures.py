@@ -2,12 +2,14 @@
 
 import itertools
 import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 
-def history(rows):
+def history(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Curves of every number in a history, training and validation in one panel.
 
     Args:
@@ -29,7 +31,7 @@ def history(rows):
     return figure
 
 
-def table(columns, picture_inches=1.1):
+def table(columns: Mapping[str, Sequence[Sequence[np.ndarray | str]]], picture_inches: float = 1.1) -> Figure:
     """Rows of examples: each column a list of cells, each cell a list of pictures (arrays) and texts.
 
     Args:
@@ -38,7 +40,7 @@ def table(columns, picture_inches=1.1):
         picture_inches: side of a picture.
     """
     width = 1.5 * picture_inches
-    lines = []  # a line of parts beside each other, a part a column
+    lines: list[Any] = []  # a line of parts beside each other, a part a column
     for row in zip(*columns.values(), strict=True):
         lines += itertools.zip_longest(*row)
     # A text needs half of a picture's height.
@@ -53,7 +55,9 @@ def table(columns, picture_inches=1.1):
     return axes.figure
 
 
-def grid(pictures, captions, columns=8, picture_inches=1.2):
+def grid(
+    pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int = 8, picture_inches: float = 1.2
+) -> Figure:
     """Pictures in rows, a caption above each.
 
     Args:
@@ -73,7 +77,7 @@ def grid(pictures, captions, columns=8, picture_inches=1.2):
     return axes.figure
 
 
-def overlay(picture, weights):
+def overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """A picture `(height, width, channels)` in gray, bright where weights `(rows, columns)` are high."""
     height, width = picture.shape[:2]
     rows, columns = np.arange(height) * weights.shape[0] // height, np.arange(width) * weights.shape[1] // width
@@ -82,7 +86,7 @@ def overlay(picture, weights):
     return 0.5 * gray + 0.5 * heat * np.array([1.0, 0.4, 0.0])
 
 
-def explanation(pictures, found, inches=2.6):
+def explanation(pictures: Mapping[str, np.ndarray], found: Mapping[str, Any], inches: float = 2.6) -> Figure:
     """Where a score came from: places of pictures, words, modalities.
 
     Args:
@@ -114,7 +118,7 @@ def explanation(pictures, found, inches=2.6):
     return figure
 
 
-def confusion(matrix, labels):
+def confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     """A confusion matrix `(classes, classes)`, true class down, predicted class across, shares of each row.
 
     Args:
@@ -135,7 +139,7 @@ def confusion(matrix, labels):
     return figure
 
 
-def scatter(panels, groups, inches=4.0):
+def scatter(panels: Mapping[str, np.ndarray], groups: Sequence[str] | np.ndarray, inches: float = 4.0) -> Figure:
     """Panels of points beside each other, a colour a group.
 
     Args:
@@ -148,7 +152,8 @@ def scatter(panels, groups, inches=4.0):
     for i, (title, points) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), i + 1)
         for name in sorted(set(groups)):
-            axes.scatter(*points[groups == name].T, s=8, alpha=0.6, label=_plain(name), linewidths=0)
+            own = points[groups == name]
+            axes.scatter(own[:, 0], own[:, 1], s=8, alpha=0.6, label=_plain(name), linewidths=0)
         axes.set_title(title)
         axes.set_xticks([])
         axes.set_yticks([])

@@ -13,9 +13,12 @@ figures/*.png
 
 import csv
 import json
+import os
 import pathlib
 import shutil
 import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,13 +37,13 @@ class RunFolder:
         path: of the folder.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = pathlib.Path(path)
 
-    def __truediv__(self, name):
+    def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
 
-    def create(self, overwrite=False):
+    def create(self, overwrite: bool = False) -> None:
         """Makes the folder.
 
         Raises:
@@ -59,7 +62,7 @@ class RunFolder:
         """Whether there is nothing in the folder, or what a run left that was killed before it had begun."""
         return all(path.name in _START or is_beside(path) for path in self.path.iterdir())
 
-    def read_config(self):
+    def read_config(self) -> dict[str, Any]:
         """What `config.json` holds.
 
         Raises:
@@ -76,21 +79,21 @@ class RunFolder:
             )
         return config
 
-    def write_config(self, config):
+    def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes `config.json`."""
         write_json(self / "config.json", {"format": FORMAT_VERSION, **config})
 
-    def save_model(self, name, model):
+    def save_model(self, name: str, model: keras.Model) -> None:
         """Writes a model as `<name>.keras`."""
         with replaced(self / f"{name}.keras") as beside:
             model.save(beside)
 
-    def load_model(self, name):
+    def load_model(self, name: str) -> keras.Model | None:
         """The model `<name>.keras`, or None where there is none."""
         path = self / f"{name}.keras"
         return keras.models.load_model(path, compile=False) if path.exists() else None
 
-    def write_history(self, rows):
+    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes `history.csv`, a dict a row."""
         names = list(dict.fromkeys(name for row in rows for name in row))
         with replaced(self / "history.csv") as beside, beside.open("w", newline="") as file:
@@ -98,7 +101,9 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows)
 
-    def save_checkpoint(self, model, epoch, step, history, metrics=True):
+    def save_checkpoint(
+        self, model: keras.Model, epoch: int, step: int, history: Sequence[Mapping[str, float]], metrics: bool = True
+    ) -> None:
         """Writes everything that training goes on from.
 
         Args:
@@ -115,7 +120,7 @@ class RunFolder:
         state = {name: keras.ops.convert_to_numpy(variable) for name, variable in named}
         if not all(np.isfinite(value).all() for value in state.values() if value.dtype.kind == "f"):
             raise FloatingPointError(f"A weight is no longer a finite number after epoch {epoch}, step {step}.")
-        position = {"epoch": epoch, "step": step, "history": json.dumps(history)}
+        position: dict[str, Any] = {"epoch": epoch, "step": step, "history": json.dumps(history)}
         path = self / "checkpoints" / f"epoch-{epoch:05d}-step-{step:06d}.npz"
         with replaced(path) as beside:
             np.savez(beside, **position, **state)
@@ -124,11 +129,11 @@ class RunFolder:
         for other in (*written[: max(newest - _KEPT, 0)], *written[newest:]):  # later ones could not be read
             other.unlink()
 
-    def checkpoints(self):
+    def checkpoints(self) -> list[pathlib.Path]:
         """Paths of the checkpoints, the oldest first."""
         return sorted((self / "checkpoints").glob("epoch-*.npz"))
 
-    def restore_checkpoint(self, model):
+    def restore_checkpoint(self, model: keras.Model) -> tuple[int, int, list[dict[str, float]]]:
         """Puts the newest readable checkpoint into a built and compiled model.
 
         Returns:

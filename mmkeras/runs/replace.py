@@ -6,10 +6,12 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
-def replaced(path):
+def replaced(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A path to write to, which becomes `path` at the end of the block; what was written is removed if it fails.
 
     A file is on the disk before it has its name, so that a power cut leaves no empty one.
@@ -50,7 +52,7 @@ def is_beside(path):
     return re.match(r"\.\d+-", path.name) is not None
 
 
-def remove_beside(folder):
+def remove_beside(folder: str | os.PathLike[str]) -> None:
     """Removes what processes that were killed left in a folder and the folders in it; this one writes nothing yet."""
     for path in filter(is_beside, list(pathlib.Path(folder).rglob(".*-*"))):
         number = int(path.name[1:].partition("-")[0])
@@ -68,7 +70,7 @@ def _lives(process):
     return True
 
 
-def write_json(path, value):
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes a value as indented JSON."""
     with replaced(path) as beside:
         beside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n", encoding="utf-8")

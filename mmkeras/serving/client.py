@@ -13,7 +13,12 @@ from mmkeras.serving.client_grpc import GrpcTransport
 from mmkeras.serving.client_rest import RestTransport
 from mmkeras.serving.objects import objects
 
-_TRANSPORTS = {"http": RestTransport, "https": RestTransport, "grpc": GrpcTransport, "grpcs": GrpcTransport}
+_TRANSPORTS: dict[str, type[RestTransport] | type[GrpcTransport]] = {
+    "http": RestTransport,
+    "https": RestTransport,
+    "grpc": GrpcTransport,
+    "grpcs": GrpcTransport,
+}
 
 
 class Client:

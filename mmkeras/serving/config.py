@@ -1,6 +1,7 @@
 """The configuration files of TensorFlow Serving, in their own text format: models, batching, monitoring."""
 
 import dataclasses
+import os
 import pathlib
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -10,7 +11,7 @@ from mmkeras.serving.errors import invalid
 from mmkeras.serving.models import ModelConfig
 
 
-def read_models(path):
+def read_models(path: str | os.PathLike[str]) -> list[ModelConfig]:
     """The ModelConfigs of a file such as `models.config`.
 
     Raises:
@@ -48,7 +49,7 @@ def models_of(config):
     return found
 
 
-def models_in(folder):
+def models_in(folder: str | os.PathLike[str]) -> list[ModelConfig]:
     """The ModelConfigs of a folder of models, each a folder of versions; the latest version of each.
 
     Raises:
@@ -87,7 +88,7 @@ class Batching:
     batch_timeout_micros: int = 0
     max_enqueued_batches: int = 64
     num_batch_threads: int = 2
-    allowed_batch_sizes: tuple = ()
+    allowed_batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self):
         sizes = list(self.allowed_batch_sizes)
@@ -98,7 +99,7 @@ class Batching:
             )
 
 
-def read_batching(path):
+def read_batching(path: str | os.PathLike[str]) -> Batching:
     """The Batching of a file such as `batching_parameters.txt`.
 
     Raises:
@@ -112,7 +113,7 @@ def read_batching(path):
     return Batching(**values, allowed_batch_sizes=tuple(found.allowed_batch_sizes))
 
 
-def read_monitoring(path):
+def read_monitoring(path: str | os.PathLike[str]) -> str | None:
     """The path of the Prometheus metrics of a file such as `monitoring.config`; None where they are off.
 
     Raises:

@@ -21,13 +21,13 @@ class ServingError(Exception):
         message: its text.
     """
 
-    def __init__(self, code, message):
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
 
     @property
-    def http_status(self):
+    def http_status(self) -> int:
         """The HTTP status of its code."""
         return HTTP_STATUS[self.code]
 

@@ -7,6 +7,8 @@ import pathlib
 import re
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from mmkeras.serving.errors import ServingError, echoed, invalid, unexpected
 from mmkeras.serving.servable import Servable
@@ -30,8 +32,8 @@ class ModelConfig:
 
     name: str
     base_path: str
-    policy: tuple = ("latest", 1)
-    labels: dict = dataclasses.field(default_factory=dict)
+    policy: tuple[Any, ...] = ("latest", 1)
+    labels: dict[str, int] = dataclasses.field(default_factory=dict)
     platform: str = "tensorflow"
 
 
@@ -66,9 +68,16 @@ class Models:
         warm_up: function of a Servable, called before it becomes available; or None.
     """
 
-    def __init__(self, configs=(), retries=5, retry_seconds=60.0, warm_up=None):
+    def __init__(
+        self,
+        configs: Iterable[ModelConfig] = (),
+        retries: int = 5,
+        retry_seconds: float = 60.0,
+        warm_up: Callable[[Servable], object] | None = None,
+    ) -> None:
         self.retries, self.retry_seconds, self.warm_up = retries, retry_seconds, warm_up
-        self._configs, self._versions = {}, {}
+        self._configs: dict[str, ModelConfig] = {}
+        self._versions: dict[str, dict[int, Version]] = {}
         self._changing = threading.RLock()  # one poll or reload at a time
         self._stop = threading.Event()
         self.configure(configs, strict=False)
@@ -76,7 +85,7 @@ class Models:
     # Requests ---------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def using(self, name, version=None, label=None):
+    def using(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
         """The loaded version that a request means, kept loaded while it is used; see `servable`."""
         servable = self.servable(name, version, label)
         while not servable.hold():  # another has just taken its place
@@ -86,7 +95,7 @@ class Models:
         finally:
             servable.let_go()
 
-    def servable(self, name, version=None, label=None):
+    def servable(self, name: str, version: int | None = None, label: str | None = None) -> Servable:
         """The loaded version that a request means; the latest if it says neither version nor label.
 
         Raises:
@@ -108,7 +117,7 @@ class Models:
             raise ServingError("NOT_FOUND", f"Servable not found for request: Specific({echoed(name)}, {version})")
         return servable
 
-    def status(self, name, version=None):
+    def status(self, name: str, version: int | None = None) -> list[tuple[int, Version]]:
         """`[(number, Version)]`, the newest first.
 
         Raises:
@@ -123,21 +132,21 @@ class Models:
         return [(number, versions[number]) for number in numbers]
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         """Of all models, sorted."""
         return sorted(self._configs)
 
-    def knows(self, name):
+    def knows(self, name: str) -> bool:
         """Whether any version of a model has been seen."""
         return bool(self._versions.get(name))
 
-    def without_versions(self):
+    def without_versions(self) -> dict[str, str]:
         """`{name: why}` of the models of which there is no version to serve."""
         return {name: _why_none(config) for name, config in self._configs.items() if not self.knows(name)}
 
     # Changes ----------------------------------------------------------------------------------------------------------
 
-    def configure(self, configs, strict=True):
+    def configure(self, configs: Iterable[ModelConfig], strict: bool = True) -> None:
         """Serves these models and no others.
 
         Args:
@@ -205,13 +214,13 @@ class Models:
                         f"{echoed(config.name, 128)}, which is not currently available for inference",
                     )
 
-    def poll(self):
+    def poll(self) -> None:
         """Looks at the disk: loads what is new, unloads what is no longer wanted."""
         with self._changing:
             for config in list(self._configs.values()):
                 self._poll_one(config)
 
-    def watch(self, seconds=1.0):
+    def watch(self, seconds: float = 1.0) -> None:
         """Polls every so often, in a thread of its own, until `close`."""
 
         def loop():
@@ -220,7 +229,7 @@ class Models:
 
         threading.Thread(target=loop, name="watch models", daemon=True).start()
 
-    def close(self):
+    def close(self) -> None:
         """Ends the watch and frees all models when their requests are done."""
         self._stop.set()
         if self._changing.acquire(timeout=1.0):  # a large version that is being loaded is not waited for

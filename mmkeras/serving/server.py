@@ -2,21 +2,25 @@
 
 import asyncio
 import concurrent.futures
+import os
 import signal
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import grpc
 import uvicorn
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from mmkeras.serving.batching import Batcher
+from mmkeras.serving.config import Batching
 from mmkeras.serving.errors import LARGEST_BODY
 from mmkeras.serving.grpc_services import ModelService, PredictionService, TokenAsked
 from mmkeras.serving.metrics import Metrics
-from mmkeras.serving.models import Models
+from mmkeras.serving.models import ModelConfig, Models
 from mmkeras.serving.page import pages
 from mmkeras.serving.rest import Rest
 from mmkeras.serving.servable import run_alone
@@ -59,10 +63,22 @@ class Server:
     """
 
     def __init__(
-        self, configs, rest_port=8501, grpc_port=8500, host="127.0.0.1", batching=None, poll_seconds=1.0, retries=5,
-        retry_seconds=60.0, reload=False, certificate=None, key=None, token=None, threads=16,
-        **rest,
-    ):  # fmt: skip
+        self,
+        configs: Iterable[ModelConfig],
+        rest_port: int | None = 8501,
+        grpc_port: int | None = 8500,
+        host: str = "127.0.0.1",
+        batching: Batching | None = None,
+        poll_seconds: float | None = 1.0,
+        retries: int = 5,
+        retry_seconds: float = 60.0,
+        reload: bool = False,
+        certificate: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        threads: int = 16,
+        **rest: Any,
+    ) -> None:
         if certificate:
             _check_certificate(certificate, key)
         self.models = Models(configs, retries, retry_seconds, warm_up)
@@ -79,7 +95,7 @@ class Server:
             # Bound here, not in `start`: a port that is taken is told at once, and a free one is known.
             self._socket = _bound(host, rest_port)
             self.rest_port = self._socket.getsockname()[1]
-            options = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
+            options: dict[str, Any] = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
             # Logging is the program's to set up, not ours.
             self._rest = _HttpServer(
                 uvicorn.Config(self._app, log_config=None, access_log=False, lifespan="off", server_header=False,
@@ -98,7 +114,7 @@ class Server:
             model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.model_service, self._grpc)
             self.grpc_port = _listen(self._grpc, host, grpc_port, certificate, key)
 
-    def start(self):
+    def start(self) -> None:
         """Answers from now on, in threads of its own."""
         if self.poll_seconds is not None:
             self.models.watch(self.poll_seconds)
@@ -108,12 +124,12 @@ class Server:
             self._thread = threading.Thread(target=self._rest.run, args=([self._socket],), name="rest", daemon=True)
             self._thread.start()
 
-    def stop(self, seconds=DRAIN_SECONDS):
+    def stop(self, seconds: float = DRAIN_SECONDS) -> None:
         """Takes no more requests, answers those it has, for at most so long, and frees the models."""
         end = time.monotonic() + seconds + 1
         ended = self._grpc.stop(seconds) if self._grpc else None
         if self._rest:
-            self._rest.config.timeout_graceful_shutdown = seconds
+            self._rest.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]  # need not be whole
             self._rest.should_exit = True
             self._thread.join(max(end - time.monotonic(), 0))
             self._app.close()
@@ -123,7 +139,7 @@ class Server:
             self.batcher.close()
         self.models.close()
 
-    def run(self, started=lambda: None, drain_seconds=DRAIN_SECONDS):
+    def run(self, started: Callable[[], object] = lambda: None, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Answers until SIGTERM or SIGINT, then stops.
 
         Args:

@@ -1,13 +1,16 @@
 """Whether a server answers as the models it serves did when they were exported."""
 
+import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from mmkeras.export.samples import largest_difference, read_golden
+from mmkeras.serving.client import Client
 
 
-def verify(client, folder):
+def verify(client: Client, folder: str | os.PathLike[str]) -> Iterator[tuple[str, int, str, float]]:
     """Asks a server what each model in a folder was asked at its export.
 
     Args:
@@ -21,8 +24,8 @@ def verify(client, folder):
         ValueError: if there is no exported model.
         ServingError: what the server said.
     """
-    found = sorted(pathlib.Path(folder).glob("*/*/saved_model.pb"))
-    latest = {path.parent.parent.name: path.parent for path in sorted(found, key=lambda path: int(path.parent.name))}
+    paths = sorted(pathlib.Path(folder).glob("*/*/saved_model.pb"))
+    latest = {path.parent.parent.name: path.parent for path in sorted(paths, key=lambda path: int(path.parent.name))}
     if not latest:
         raise ValueError(f"There is no exported model in {folder}: expected MODEL/VERSION/saved_model.pb.")
     for model, path in sorted(latest.items()):
@@ -33,10 +36,10 @@ def verify(client, folder):
                 rows = [
                     dict(zip(golden["inputs"], v, strict=True)) for v in zip(*golden["inputs"].values(), strict=True)
                 ]
-                rows = client.classify(model, rows, signature, version)
+                found = client.classify(model, rows, signature, version)
                 answer = {
-                    "classes": np.array([[label for label, _ in row] for row in rows], object),
-                    "scores": np.array([[score for _, score in row] for row in rows], object),
+                    "classes": np.array([[label for label, _ in row] for row in found], object),
+                    "scores": np.array([[score for _, score in row] for row in found], object),
                 }
             else:
                 answer = client.predict(model, signature, version, golden["inputs"])

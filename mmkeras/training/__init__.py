@@ -1,5 +1,7 @@
 """Training: the model base, objectives over several outputs, the loop, and steps that are special."""
 
+from typing import TYPE_CHECKING, Any
+
 from mmkeras.training.balance import BALANCES, MultiTask, TaskWeights
 from mmkeras.training.callbacks import Checkpoints, Patience, Stopped, telling_full_disk
 from mmkeras.training.chunked import Chunked
@@ -70,8 +72,15 @@ _LATE = {
     "set_seed": "loop",
 }
 
+if TYPE_CHECKING:  # what `__getattr__` gives, for type checkers
+    from mmkeras.training.adversarial_text import AdversarialText
+    from mmkeras.training.loop import build_metrics, fit, precision, set_seed
+    from mmkeras.training.optimizer import make_optimizer
+    from mmkeras.training.steps import Adversarial
+    from mmkeras.training.strategy import is_chief, make_strategy, pieces
 
-def __getattr__(name):
+
+def __getattr__(name: str) -> Any:
     """What needs TensorFlow, imported when used: the model base and the objectives run on every backend."""
     if name in _LATE:
         import importlib

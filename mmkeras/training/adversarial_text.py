@@ -1,5 +1,8 @@
 """A writer of texts against a reader who tells written from true ones."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -7,7 +10,7 @@ from keras import ops
 from mmkeras.layers import replicas
 from mmkeras.layers.tokens import START
 from mmkeras.training.multi_input import at_least_float32
-from mmkeras.training.objective import ObjectiveModel
+from mmkeras.training.objective import Objective, ObjectiveModel
 
 _END = 3  # mmkeras.layers.tokenize_text.SPECIAL
 
@@ -34,14 +37,25 @@ class AdversarialText(ObjectiveModel):
     """
 
     def __init__(
-        self, inputs, outputs, name=None, *, objective=None, discriminator=None, target="text", weight=1.0,
-        ramp=1000, temperature=0.5, seed=0, **kwargs,
-    ):  # fmt: skip
+        self,
+        inputs: dict[str, keras.KerasTensor],
+        outputs: dict[str, keras.KerasTensor],
+        name: str | None = None,
+        *,
+        objective: Objective | dict[str, Any] | None = None,
+        discriminator: keras.Model | dict[str, Any] | None = None,
+        target: str = "text",
+        weight: float = 1.0,
+        ramp: int = 1000,
+        temperature: float = 0.5,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, objective=objective, **kwargs)
         if isinstance(discriminator, dict):
             discriminator = keras.saving.deserialize_keras_object(discriminator)
         self.discriminator = discriminator
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "target": target, "weight": weight, "ramp": ramp, "temperature": temperature, "seed": seed,
         }  # fmt: skip
         self.noise = keras.random.SeedGenerator(seed)
@@ -114,7 +128,7 @@ class AdversarialText(ObjectiveModel):
         found = self.discriminator({**given, "presence": x["presence"], "words": words}, training=training)
         return at_least_float32(found)["logits"]
 
-    def draw(self, x):
+    def draw(self, x: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """A text for each row, word after word: one-hot `(batch, length, vocabulary)`, with soft gradients."""
         memory, counts = self.get_layer("memory").output
         given = {name: tensor for name, tensor in self.input.items() if name != self.settings["target"]}

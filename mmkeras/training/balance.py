@@ -1,12 +1,13 @@
 """Several tasks trained at once, and how their losses are weighed against each other."""
 
 import math
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from mmkeras.layers import replicas
-from mmkeras.training.objective import ObjectiveModel
+from mmkeras.training.objective import Objective, ObjectiveModel
 
 BALANCES = ("fixed", "uncertainty", "gradnorm", "pcgrad")
 
@@ -21,7 +22,7 @@ class TaskWeights(keras.layers.Layer):
         trainable: whether the optimiser learns them (uncertainty) or the training step itself sets them (gradnorm).
     """
 
-    def __init__(self, num_tasks, initial=0.0, trainable=True, **kwargs):
+    def __init__(self, num_tasks: int, initial: float = 0.0, trainable: bool = True, **kwargs: Any) -> None:
         super().__init__(trainable=trainable, **kwargs)
         self.num_tasks = num_tasks
         self.initial = initial
@@ -60,9 +61,19 @@ class MultiTask(ObjectiveModel):
     """
 
     def __init__(
-        self, inputs, outputs, name=None, *, objective=None, balance="fixed", shared="trunk", rate=0.025, asymmetry=1.5,
-        seed=0, **kwargs,
-    ):  # fmt: skip
+        self,
+        inputs: dict[str, keras.KerasTensor],
+        outputs: dict[str, keras.KerasTensor],
+        name: str | None = None,
+        *,
+        objective: Objective | dict[str, Any] | None = None,
+        balance: Literal["fixed", "uncertainty", "gradnorm", "pcgrad"] = "fixed",
+        shared: str = "trunk",
+        rate: float = 0.025,
+        asymmetry: float = 1.5,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, objective=objective, **kwargs)
         self.balance = balance
         self.shared = shared

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
 
 import keras
 
@@ -13,7 +15,7 @@ import keras
 class Stopped(KeyboardInterrupt):
     """Training was stopped by a signal, after a checkpoint; `code` is what a shell calls such an end."""
 
-    def __init__(self, message, number):
+    def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.code = 128 + number
 
@@ -35,19 +37,26 @@ class Checkpoints(keras.callbacks.Callback):
         OSError: if the disk is full; the checkpoints that are there stay.
     """
 
-    def __init__(self, save, after_epoch, seconds=60.0, chief=True, whole=True):
+    def __init__(
+        self,
+        save: Callable[[int, int], object],
+        after_epoch: Callable[[int, dict[str, float]], object],
+        seconds: float = 60.0,
+        chief: bool = True,
+        whole: bool = True,
+    ) -> None:
         super().__init__()
         self.save = save
         self.after_epoch = after_epoch
         self.seconds = seconds
         self.chief = chief
         self.whole = whole
-        self.signal = None
+        self.signal: int = 0  # none has come yet
         self.epoch = 0
         self.last = -float("inf")  # the first step is kept: a run that was killed never begins from nothing
 
     @contextlib.contextmanager
-    def stopping(self):
+    def stopping(self) -> Iterator[None]:
         """A block in which SIGTERM and SIGINT stop training after its step; a second one stops it at once."""
         if threading.current_thread() is not threading.main_thread():  # others cannot listen to signals
             yield
@@ -90,14 +99,14 @@ class Checkpoints(keras.callbacks.Callback):
         if self.signal and self.chief:
             self.stop(f"epoch {epoch + 1}, step {step}" if step else f"epoch {epoch}")
 
-    def stop(self, where):
+    def stop(self, where: str) -> NoReturn:
         """Raises Stopped."""
         name = signal.Signals(self.signal).name
         raise Stopped(f"stopped by {name} after {where}; --resume goes on from there", self.signal)
 
 
 @contextlib.contextmanager
-def telling_full_disk():
+def telling_full_disk() -> Iterator[None]:
     """A block in which a full disk is told as what it means for the training that writes to it."""
     try:
         yield
@@ -121,7 +130,7 @@ class Patience(keras.callbacks.Callback):
         losses: the validation losses of the epochs that are done.
     """
 
-    def __init__(self, epochs, losses=()):
+    def __init__(self, epochs: int, losses: Iterable[float] = ()) -> None:
         super().__init__()
         self.epochs = epochs
         self.losses = list(losses)

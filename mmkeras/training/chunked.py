@@ -1,9 +1,11 @@
 """Batches that are larger than memory: embedded a chunk of rows at a time, compared all with all."""
 
+from typing import Any
+
 import keras
 
 from mmkeras.layers import replicas
-from mmkeras.training.objective import ObjectiveModel
+from mmkeras.training.objective import Objective, ObjectiveModel
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -19,7 +21,16 @@ class Chunked(ObjectiveModel):
         chunk: rows at a time; 0 for all at once.
     """
 
-    def __init__(self, inputs, outputs, name=None, *, objective=None, chunk=0, **kwargs):
+    def __init__(
+        self,
+        inputs: dict[str, keras.KerasTensor],
+        outputs: dict[str, keras.KerasTensor],
+        name: str | None = None,
+        *,
+        objective: Objective | dict[str, Any] | None = None,
+        chunk: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, objective=objective, **kwargs)
         self.chunk = chunk
 

@@ -1,11 +1,15 @@
 """Training by episodes: each a small task of its own, with examples to learn from and queries to be asked."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
 from mmkeras import losses
 from mmkeras.layers import replicas
 from mmkeras.training.multi_input import MultiInput
+from mmkeras.types import Tensor
 
 METHODS = ("prototypical", "matching", "maml", "reptile")
 
@@ -29,13 +33,24 @@ class Episodic(MultiInput):
     """
 
     def __init__(
-        self, inputs, outputs, name=None, *, method="prototypical", ways=5, shots=1, queries=5, inner_steps=3,
-        inner_rate=0.1, first_order=False, **kwargs,
-    ):  # fmt: skip
+        self,
+        inputs: dict[str, keras.KerasTensor],
+        outputs: dict[str, keras.KerasTensor],
+        name: str | None = None,
+        *,
+        method: Literal["prototypical", "matching", "maml", "reptile"] = "prototypical",
+        ways: int = 5,
+        shots: int = 1,
+        queries: int = 5,
+        inner_steps: int = 3,
+        inner_rate: float = 0.1,
+        first_order: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
         if method not in METHODS:
             raise ValueError(f"Unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "method": method, "ways": ways, "shots": shots, "queries": queries, "inner_steps": inner_steps,
             "inner_rate": inner_rate, "first_order": first_order,
         }  # fmt: skip
@@ -52,7 +67,7 @@ class Episodic(MultiInput):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return self.get_metrics_result()
 
-    def parts(self, rows):
+    def parts(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Rows of episodes `(batch, ..)` to examples and queries `(episodes, ways * shots or queries, ..)`."""
         each = ops.reshape(rows, (-1, self.ways, self.shots + self.queries, *rows.shape[1:]))
         return tuple(
@@ -60,7 +75,7 @@ class Episodic(MultiInput):
             for part in (each[:, :, : self.shots], each[:, :, self.shots :])
         )
 
-    def labels(self, rows_a_class):
+    def labels(self, rows_a_class: int) -> Tensor:
         """Zeros and ones `(ways * rows_a_class, ways)` of the rows of an episode."""
         return ops.repeat(ops.eye(self.ways), rows_a_class, axis=0)
 
@@ -121,7 +136,7 @@ class Episodic(MultiInput):
         weights = self.adapted(examples, self.labels(self.shots), weights)
         return self._told(self.labels(self.queries), self.logits(queries, weights))
 
-    def adapted(self, examples, labels, weights):
+    def adapted(self, examples: Mapping[str, Tensor], labels: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor]:
         """The weights after some steps of gradient descent on examples, the gradient passing through the steps.
 
         Args:
@@ -142,7 +157,7 @@ class Episodic(MultiInput):
             weights = [w - self.settings["inner_rate"] * g for w, g in zip(weights, gradients, strict=True)]
         return weights
 
-    def logits(self, x, weights):
+    def logits(self, x: Mapping[str, Tensor], weights: Sequence[Tensor]) -> Tensor:
         """The output `label` with these weights in place of the model's; batch norm by the rows at hand."""
         given = [ops.stop_gradient(v) for v in self.non_trainable_variables]
         return self.stateless_call(weights, given, x, training=True)[0]["label"]

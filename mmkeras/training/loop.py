@@ -4,6 +4,8 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -13,7 +15,7 @@ from mmkeras.training.strategy import pieces, synchronize_batch_norm
 from mmkeras.training.tensorflow_optimizers import gradient_norms
 
 
-def set_seed(seed, deterministic=False):
+def set_seed(seed: int, deterministic: bool = False) -> None:
     """Seeds Python, NumPy and Keras; `deterministic` makes equal runs bit-identical, and slower."""
     keras.utils.set_random_seed(seed)
     if deterministic:
@@ -21,7 +23,7 @@ def set_seed(seed, deterministic=False):
 
 
 @contextlib.contextmanager
-def precision(name=None):
+def precision(name: Literal["float16", "bfloat16"] | None = None) -> Iterator[None]:
     """A block in which layers are made that compute in `"float16"` or `"bfloat16"`, their weights in float32."""
     if name not in (None, "float16", "bfloat16"):
         raise ValueError(f"Expected --mixed-precision float16 or bfloat16. Received: {name!r}.")
@@ -33,7 +35,15 @@ def precision(name=None):
         keras.config.set_dtype_policy(before)
 
 
-def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(), verbose=1):
+def fit(
+    model: keras.Model,
+    epoch_batches: Callable[[int, int], tf.data.Dataset],
+    epochs: int,
+    start: tuple[int, int] = (0, 0),
+    validation: tf.data.Dataset | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: int = 1,
+) -> keras.callbacks.History:
     """Trains a compiled model.
 
     Unlike `model.fit` it asks for each epoch's batches anew, so that their order can be a pure function of the epoch,
@@ -73,12 +83,16 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
         for batch in batches.take(1):  # none, if training was stopped before its epoch was validated
             check_batch(batch)
     history = keras.callbacks.History()
-    callbacks = [history, *getattr(model, "own_callbacks", ()), *callbacks]
-    callbacks = keras.callbacks.CallbackList(
-        callbacks, add_progbar=verbose > 0, model=model, epochs=epochs, steps=steps, verbose=verbose
+    told = keras.callbacks.CallbackList(
+        [history, *getattr(model, "own_callbacks", ()), *callbacks],
+        add_progbar=verbose > 0,
+        model=model,
+        epochs=epochs,
+        steps=steps,
+        verbose=verbose,
     )
     model.stop_training = False
-    callbacks.on_train_begin()
+    told.on_train_begin()
     logs = {}
     for epoch in range(first_epoch, epochs):
         if model.stop_training:
@@ -86,15 +100,15 @@ def fit(model, epoch_batches, epochs, start=(0, 0), validation=None, callbacks=(
         step = first_step if epoch == first_epoch else 0
         if step == 0:
             model.reset_metrics()
-        callbacks.on_epoch_begin(epoch)
+        told.on_epoch_begin(epoch)
         batches = iter(_distributed(strategy, epoch_batches(epoch, step)))
-        logs = _trained(model, taking, batches, callbacks, epoch, step, steps)
+        logs = _trained(model, taking, batches, told, epoch, step, steps)
         if several or not logs:  # what a step gives are the numbers of one replica; there may be no step left
             logs = numbers(model.get_metrics_result())
         if validation is not None:
             logs.update(_validated(model, test_step, _distributed(strategy, validation), several))
-        callbacks.on_epoch_end(epoch, logs)
-    callbacks.on_train_end(logs)
+        told.on_epoch_end(epoch, logs)
+    told.on_train_end(logs)
     history.input_wait = taking.wait
     synchronize_batch_norm(model, False)  # as it is saved: other backends know no such thing
     return history
@@ -189,7 +203,7 @@ def _distributed(strategy, dataset):
     return strategy.distribute_datasets_from_function(lambda context: dataset)
 
 
-def build_metrics(model, batch):
+def build_metrics(model: keras.Model, batch: Any) -> None:
     """Makes the variables of a compiled model's metrics, which Keras would make in the first step.
 
     Args:

@@ -1,12 +1,15 @@
 """Self-supervision by hiding: what was hidden of a row is predicted from the rest of it."""
 
 import itertools
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from mmkeras.layers import to_patches
-from mmkeras.training.objective import ObjectiveModel, Term
+from mmkeras.training.objective import Objective, ObjectiveModel, Term
+from mmkeras.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -21,14 +24,24 @@ class Hidden(Term):
         side: of a picture's patches.
     """
 
-    def __init__(self, name, target, output, kind, side=None, weight=1.0):
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        output: str,
+        kind: Literal["image", "audio", "text", "vector"],
+        side: int | None = None,
+        weight: float = 1.0,
+    ) -> None:
         super().__init__(name, weight)
         self.target = target
         self.output = output
         self.kind = kind
         self.side = side
 
-    def rows(self, inputs, targets, outputs, present):
+    def rows(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The losses `(batch, places)`, and ones for the places that are hidden in rows that have the modality."""
         true, found = inputs[self.target], outputs[self.output]
         hidden = outputs[f"{self.target}_hidden"] * present[self.target][:, None]
@@ -57,14 +70,25 @@ class Masked(ObjectiveModel):
         seed: of what is hidden.
     """
 
-    def __init__(self, inputs, outputs, name=None, *, objective=None, shares=None, whole=0.0, seed=0, **kwargs):
+    def __init__(
+        self,
+        inputs: dict[str, keras.KerasTensor],
+        outputs: dict[str, keras.KerasTensor],
+        name: str | None = None,
+        *,
+        objective: Objective | dict[str, Any] | None = None,
+        shares: Mapping[str, float] | None = None,
+        whole: float = 0.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, objective=objective, **kwargs)
         self.shares = dict(shares or {})
         self.whole = whole
         self.seed = seed
         self.draws = keras.random.SeedGenerator(seed)
 
-    def fills(self, name):
+    def fills(self, name: str) -> float | None:
         return 0.0 if name in self._sizes else super().fills(name)
 
     @property
@@ -76,7 +100,7 @@ class Masked(ObjectiveModel):
             if t.name.removesuffix("_hidden") in self.shares and t.name.endswith("_hidden")
         }
 
-    def matched(self, inputs):
+    def matched(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         values = super().matched(inputs)
         return {name: value for name, value in values.items() if name in inputs or name not in self._sizes}
 
@@ -90,7 +114,9 @@ class Masked(ObjectiveModel):
         x = {**self.hide(x, self.seed), **x}  # of every batch the same, in every epoch
         return super().test_step(*state, (x,) if y is None else (x, y))
 
-    def hide(self, inputs, seed=None):
+    def hide(
+        self, inputs: Mapping[str, Tensor], seed: int | keras.random.SeedGenerator | None = None
+    ) -> dict[str, Tensor]:
         """What is hidden of a batch, `{"<name>_hidden": (batch, places)}`: drawn, or nothing without a seed."""
         batch, hidden = ops.shape(next(iter(inputs.values())))[0], {}
         if seed is None:

@@ -1,6 +1,8 @@
 """Classifiers whose modalities learn at different paces: one must not keep the others from learning."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ from keras import ops
 
 from mmkeras.layers import replicas
 from mmkeras.training.multi_input import MultiInput
+from mmkeras.types import Tensor
 
 MODALITY_BALANCES = ("ogm_ge", "gradient_blend")
 SMALLEST_GAP = 0.1  # nats: what overfits less than this counts as overfitting so much, or noise would decide
@@ -38,10 +41,20 @@ class ModalityBalance(MultiInput):
     """
 
     def __init__(
-        self, inputs, outputs, name=None, *, modalities=(), balance="ogm_ge", strength=0.3, every=3, seed=0, **kwargs,
-    ):  # fmt: skip
+        self,
+        inputs: dict[str, keras.KerasTensor],
+        outputs: dict[str, keras.KerasTensor],
+        name: str | None = None,
+        *,
+        modalities: Sequence[str] = (),
+        balance: Literal["ogm_ge", "gradient_blend"] = "ogm_ge",
+        strength: float = 0.3,
+        every: int = 3,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "modalities": list(modalities), "balance": balance, "strength": strength, "every": every, "seed": seed,
         }  # fmt: skip
         self.draws = keras.random.SeedGenerator(seed)
@@ -54,7 +67,7 @@ class ModalityBalance(MultiInput):
         self.before = self.add_weight(name="before", shape=(2, size), initializer=at_chance, trainable=False)
 
     @property
-    def own_callbacks(self):
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
         """What `fit` and `zoo.train` call after every epoch besides."""
         return [BlendGradients()] if self.settings["balance"] == "gradient_blend" else []
 
@@ -107,7 +120,9 @@ class ModalityBalance(MultiInput):
         self._loss_tracker.update_state(loss * count)
         return self.compute_metrics(x, y, outputs, sample_weight)
 
-    def factors(self, x, y, y_pred):
+    def factors(
+        self, x: Mapping[str, Tensor], y: Mapping[str, Tensor], y_pred: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """`{modality: factor of its encoder's gradients}` of a batch."""
         presence, scores = ops.cast(self.matched(x)["presence"], "float32"), []
         for i, name in enumerate(self.settings["modalities"]):

@@ -1,11 +1,15 @@
 """The base of every model: inputs matched by name."""
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from mmkeras.training.checks import check_arrays, check_fit, check_input, telling_ids
+from mmkeras.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -39,7 +43,9 @@ class MultiInput(keras.Model):
         # Here again: on JAX `fit` does not come through `__call__`.
         return at_least_float32(super().call(self.matched(inputs), training=training))
 
-    def fit(self, x=None, y=None, batch_size=None, *args, **options):
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **options: Any
+    ) -> keras.callbacks.History:
         """As `keras.Model.fit`; what is given is looked at before, see `mmkeras.training.checks`."""
         check_fit(self, x, y, batch_size)
         if self.optimizer is not None and not self.optimizer.built:
@@ -50,13 +56,13 @@ class MultiInput(keras.Model):
         with telling_ids():
             return super().fit(x, y, batch_size, *args, **options)
 
-    def evaluate(self, x=None, y=None, batch_size=None, *args, **options):
+    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **options: Any) -> Any:
         """As `keras.Model.evaluate`; what is given is looked at before."""
         check_fit(self, x, y, batch_size)
         with telling_ids():
             return super().evaluate(x, y, batch_size, *args, **options)
 
-    def predict(self, x, *args, **options):
+    def predict(self, x: Any, *args: Any, **options: Any) -> dict[str, np.ndarray]:
         """As `keras.Model.predict`; what is given is looked at before."""
         if isinstance(x, dict):
             check_arrays(self, x)
@@ -69,11 +75,11 @@ class MultiInput(keras.Model):
             y_pred = {name: value for name, value in y_pred.items() if name in y}
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def fills(self, name):
+    def fills(self, name: str) -> float | None:
         """The number that stands in for an input which may be left out, None for one which may not."""
         return 1.0 if name == "presence" else None
 
-    def matched(self, inputs):
+    def matched(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs in the model's order, checked, those that may be left out filled in."""
         expected = {tensor.name: tensor for tensor in self.inputs}
         if not isinstance(inputs, dict):

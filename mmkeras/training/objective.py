@@ -1,5 +1,8 @@
 """Objectives: a loss as the sum of terms over a model's inputs, targets and several outputs."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
 import keras
 from keras import ops
 
@@ -7,6 +10,7 @@ from mmkeras import losses
 from mmkeras.layers import replicas
 from mmkeras.training.by_rows import clip_by_rows
 from mmkeras.training.multi_input import MultiInput
+from mmkeras.types import Tensor
 
 _RECONSTRUCTION = {
     "pixel_mse": losses.pixel_mse,
@@ -31,19 +35,23 @@ class Term:
     The constructor's arguments are its configuration.
     """
 
-    def __init__(self, name, weight=1.0):
+    rows: Any  # a method, where the term is a mean
+
+    def __init__(self, name: str, weight: float = 1.0) -> None:
         self.name = name
         self.weight = weight
 
-    def __call__(self, inputs, targets, outputs, present):
+    def __call__(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> Tensor:
         return replicas.mean(*self.rows(inputs, targets, outputs, present))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, for saving."""
         return dict(vars(self))
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """The term of a configuration."""
         return cls(**config)
 
@@ -61,7 +69,16 @@ class Reconstruction(Term):
         options: further arguments of the loss, such as label smoothing.
     """
 
-    def __init__(self, name, target, output, loss, given=(), options=None, weight=1.0):
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        output: str,
+        loss: Literal["pixel_mse", "pixel_bce", "tokens", "token_nll", "vector_mse"],
+        given: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+        weight: float = 1.0,
+    ) -> None:
         super().__init__(name, weight)
         self.target = target
         self.output = output
@@ -69,7 +86,9 @@ class Reconstruction(Term):
         self.given = list(given)
         self.options = dict(options or {})
 
-    def rows(self, inputs, targets, outputs, present):
+    def rows(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The losses `(batch,)`, and ones for the rows where all that is asked for is present."""
         rows = ops.ones_like(present[self.target])
         for name in (self.target, *self.given):
@@ -87,12 +106,14 @@ class Divergence(Term):
         given: modalities; rows that have none of them do not count.
     """
 
-    def __init__(self, name, output, given, weight=1.0):
+    def __init__(self, name: str, output: str, given: Sequence[str], weight: float = 1.0) -> None:
         super().__init__(name, weight)
         self.output = output
         self.given = list(given)
 
-    def rows(self, inputs, targets, outputs, present):
+    def rows(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The divergences `(batch,)`, and ones for the rows that have one of the modalities."""
         divergence = losses.gaussian_kl(*ops.split(outputs[self.output], 2, axis=-1))
         rows = ops.cast(sum(present[name] for name in self.given) > 0, divergence.dtype)
@@ -117,7 +138,18 @@ class Contrastive(Term):
         rows: of the loss `clip`, how many rows are compared with all others at a time, to save memory; 0 for all.
     """
 
-    def __init__(self, name, pair, loss="clip", texts=(), label=None, options=None, weight=1.0, outputs=None, rows=0):
+    def __init__(
+        self,
+        name: str,
+        pair: Sequence[str],
+        loss: Literal["clip", "siglip", "triplet", "l2", "supcon"] = "clip",
+        texts: Sequence[str] = (),
+        label: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        weight: float = 1.0,
+        outputs: Sequence[str] | None = None,
+        rows: int = 0,
+    ) -> None:
         super().__init__(name, weight)
         self.pair = list(pair)
         self.outputs = list(outputs or (f"{name}_embedding" for name in pair))
@@ -127,7 +159,9 @@ class Contrastive(Term):
         self.options = dict(options or {})
         self.rows = rows
 
-    def __call__(self, inputs, targets, outputs, present):
+    def __call__(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> Tensor:
         share = replicas.share(ops.shape(outputs[self.outputs[0]])[0])
         a, b = (replicas.gathered(outputs[name]) for name in self.outputs)
         present = {name: replicas.gathered(column) for name, column in present.items()}
@@ -170,11 +204,13 @@ class Correlation(Term):
         pair: names of the two modalities; their embeddings are the outputs `<name>_embedding`.
     """
 
-    def __init__(self, name, pair, weight=1.0):
+    def __init__(self, name: str, pair: Sequence[str], weight: float = 1.0) -> None:
         super().__init__(name, weight)
         self.pair = list(pair)
 
-    def __call__(self, inputs, targets, outputs, present):
+    def __call__(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> Tensor:
         a, b = (outputs[f"{name}_embedding"] for name in self.pair)
         rows = present[self.pair[0]] * present[self.pair[1]]
         whole = losses.correlation(*map(replicas.gathered, (a, b, rows)))
@@ -193,14 +229,24 @@ class Supervised(Term):
         without: target of zeros and ones `(batch,)`; rows of one do not count.
     """
 
-    def __init__(self, name, output, target, weight=1.0, several=False, without=None):
+    def __init__(
+        self,
+        name: str,
+        output: str,
+        target: str,
+        weight: float = 1.0,
+        several: bool = False,
+        without: str | None = None,
+    ) -> None:
         super().__init__(name, weight)
         self.output = output
         self.target = target
         self.several = several
         self.without = without
 
-    def rows(self, inputs, targets, outputs, present):
+    def rows(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The cross-entropies `(batch,)`, and ones for the rows that count."""
         true, logits = targets[self.target], outputs[self.output]
         if self.several:
@@ -224,14 +270,18 @@ class Discrepancy(Term):
         level: output `(batch,)` that it is multiplied with.
     """
 
-    def __init__(self, name, output, target, loss, level, weight=1.0):
+    def __init__(
+        self, name: str, output: str, target: str, loss: Literal["mmd", "coral"], level: str, weight: float = 1.0
+    ) -> None:
         super().__init__(name, weight)
         self.level = level
         self.output = output
         self.target = target
         self.loss = loss
 
-    def __call__(self, inputs, targets, outputs, present):
+    def __call__(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> Tensor:
         features, is_target = outputs[self.output], targets[self.target]
         discrepancy = losses.DOMAIN_LOSSES[self.loss](replicas.gathered(features), replicas.gathered(is_target))
         return replicas.share(ops.shape(features)[0]) * outputs[self.level][0] * discrepancy
@@ -247,12 +297,14 @@ class Regression(Term):
         target: the true ones.
     """
 
-    def __init__(self, name, output, target, weight=1.0):
+    def __init__(self, name: str, output: str, target: str, weight: float = 1.0) -> None:
         super().__init__(name, weight)
         self.output = output
         self.target = target
 
-    def rows(self, inputs, targets, outputs, present):
+    def rows(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The squared errors `(batch,)`, and ones: all rows count."""
         found = outputs[self.output]
         squares = ops.square(ops.cast(targets[self.target], found.dtype) - found)
@@ -271,14 +323,24 @@ class Pairwise(Term):
         scale: what the outputs are multiplied with first.
     """
 
-    def __init__(self, name, outputs, given, loss, weight=1.0, scale=1.0):
+    def __init__(
+        self,
+        name: str,
+        outputs: Sequence[str],
+        given: Sequence[str],
+        loss: Literal["distance", "moments", "overlap", "cca", "barlow_twins", "vicreg"],
+        weight: float = 1.0,
+        scale: float = 1.0,
+    ) -> None:
         super().__init__(name, weight)
         self.outputs = list(outputs)
         self.given = list(given)
         self.loss = loss
         self.scale = scale
 
-    def __call__(self, inputs, targets, outputs, present):
+    def __call__(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> Tensor:
         a, b = (self.scale * outputs[name] for name in self.outputs)
         rows = ops.ones_like(a[:, 0])
         for name in self.given:
@@ -298,24 +360,26 @@ class Objective:
         modalities: names of the model's modalities, in the order of `presence`.
     """
 
-    def __init__(self, terms, modalities):
+    def __init__(self, terms: Sequence[Term], modalities: Sequence[str]) -> None:
         self.terms = list(terms)
         self.modalities = list(modalities)
 
-    def __call__(self, inputs, targets, outputs):
+    def __call__(
+        self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and `{name: value}` of the terms."""
         columns = ops.cast(inputs["presence"], keras.config.floatx())
         present = {name: columns[:, i] for i, name in enumerate(self.modalities)}
         parts = {term.name: term(inputs, targets, outputs, present) for term in self.terms}
         return sum(term.weight * parts[term.name] for term in self.terms), parts
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, for saving, those of the terms within."""
         terms = [keras.saving.serialize_keras_object(term) for term in self.terms]
         return {"terms": terms, "modalities": self.modalities}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """The objective of a configuration."""
         return cls([keras.saving.deserialize_keras_object(term) for term in config["terms"]], config["modalities"])
 
@@ -330,21 +394,27 @@ class ObjectiveModel(MultiInput):
         objective: an Objective, or its configuration.
     """
 
-    def __init__(self, inputs, outputs, name=None, *, objective=None, **kwargs):
+    def __init__(
+        self,
+        inputs: dict[str, keras.KerasTensor],
+        outputs: dict[str, keras.KerasTensor],
+        name: str | None = None,
+        *,
+        objective: Objective | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
-        if isinstance(objective, dict):
-            objective = keras.saving.deserialize_keras_object(objective)
-        self.objective = objective
-        self.parts = (
-            [keras.metrics.Mean(name=term.name) for term in objective.terms] if len(objective.terms) > 1 else []
-        )
+        read = keras.saving.deserialize_keras_object
+        self.objective = objective if isinstance(objective, Objective) else read(objective)
+        terms = self.objective.terms
+        self.parts = [keras.metrics.Mean(name=term.name) for term in terms] if len(terms) > 1 else []
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         x = self.matched(x)
         loss, parts = self.objective(x, y, y_pred)
         return self.told(x, loss, parts) + sum(self.losses) / replicas.count()
 
-    def told(self, x, loss, parts):
+    def told(self, x: Mapping[str, Tensor], loss: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
         """Tells the trackers of a batch the parts of its loss; the loss as Keras tracks and sums it over replicas."""
         rows = ops.shape(next(iter(x.values())))[0]
         # Keras weighs a replica's loss by its rows: where these differ, as in an uneven last batch, its share is more.

@@ -1,11 +1,20 @@
 """Optimisers by name."""
 
+from typing import Literal
+
 import keras
 
 
 def make_optimizer(
-    name, learning_rate, weight_decay=0.0, clip_norm=0.0, schedule="constant", warmup=0.0, steps=None, beta_1=0.9
-):
+    name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"],
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+    schedule: Literal["cosine", "constant"] = "constant",
+    warmup: float = 0.0,
+    steps: int | None = None,
+    beta_1: float = 0.9,
+) -> keras.optimizers.Optimizer:
     """A Keras optimiser; on TensorFlow one that scales the loss where layers are made that compute in float16.
 
     Args:

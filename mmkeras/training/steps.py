@@ -1,5 +1,7 @@
 """Training steps where the optimisation itself is special: two networks against each other."""
 
+from typing import Any, Literal
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -33,17 +35,28 @@ class Adversarial(keras.Model):
     """
 
     def __init__(
-        self, generator, discriminator, condition="text", loss="non_saturating", mismatch_weight=0.5,
-        feature_weight=0.0, kl_weight=0.01, penalty_weight=0.0, discriminator_steps=1, augment=True, average=0.999,
-        seed=0, **kwargs,
-    ):  # fmt: skip
+        self,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        condition: str = "text",
+        loss: Literal["non_saturating", "hinge", "least_squares", "wasserstein"] = "non_saturating",
+        mismatch_weight: float = 0.5,
+        feature_weight: float = 0.0,
+        kl_weight: float = 0.01,
+        penalty_weight: float = 0.0,
+        discriminator_steps: int = 1,
+        augment: bool = True,
+        average: float = 0.999,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.generator = generator
         self.discriminator = discriminator
         self.averaged = keras.models.clone_model(generator)
         self.averaged.set_weights(generator.get_weights())
         self.averaged.trainable = False
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "condition": condition, "loss": loss, "mismatch_weight": mismatch_weight, "feature_weight": feature_weight,
             "kl_weight": kl_weight, "penalty_weight": penalty_weight, "discriminator_steps": discriminator_steps,
             "augment": augment, "average": average, "seed": seed,
@@ -73,7 +86,9 @@ class Adversarial(keras.Model):
         drawn = self.averaged({self.settings["condition"]: condition, "noise": noise}, training=False)
         return at_least_float32({"image": drawn["image"]})
 
-    def fit(self, x=None, y=None, batch_size=None, *args, **options):
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **options: Any
+    ) -> keras.callbacks.History:
         """As `keras.Model.fit`; the first batch is looked at before."""
         check_fit(self, x, y, batch_size)
         return super().fit(x, y, batch_size, *args, **options)

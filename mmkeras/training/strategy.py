@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tensorflow as tf
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 
 
-def make_strategy(name="auto"):
+def make_strategy(name: Literal["auto", "one", "mirrored", "multi_worker"] = "auto") -> tf.distribute.Strategy:
     """A `tf.distribute.Strategy`.
 
     Args:
@@ -53,13 +54,13 @@ def _check_tf_config():
         )
 
 
-def is_chief(strategy):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files and says how far training is."""
     resolver = strategy.cluster_resolver
     return resolver is None or resolver.task_id in (None, 0)
 
 
-def pieces(strategy):
+def pieces(strategy: tf.distribute.Strategy) -> tuple[int, int, int]:
     """`(first, end, number)` of the replicas that this process has, see `mmkeras.data.batches`."""
     number = strategy.num_replicas_in_sync
     resolver = strategy.cluster_resolver

@@ -17,10 +17,10 @@ from zoo.protocols._training import trained
 MODEL = "few_shot"
 SEEDS, EPOCHS = 3, 30
 TITLES = ("5-way 1-shot", "5-way 5-shot")
-ELSEWHERE = {"source": "Omniglot, prototypical networks, Snell 2017"}
+ELSEWHERE = "Omniglot, prototypical networks, Snell 2017"
 ROWS = {
-    "5-way 1-shot": Row(published="98.8", **ELSEWHERE),
-    "5-way 5-shot": Row(published="99.7", **ELSEWHERE),
+    "5-way 1-shot": Row(published="98.8", source=ELSEWHERE),
+    "5-way 5-shot": Row(published="99.7", source=ELSEWHERE),
     "5-way 1-shot, nearest pixels": Row(),
     "5-way 5-shot, nearest pixels": Row(),
     "5-way 1-shot, above nearest pixels": Row(unit="points", reach=20.0),

@@ -11,6 +11,7 @@ A picture goes through the convolutions once for its twenty questions.
 """
 
 import datetime
+from typing import Any
 
 import numpy as np
 
@@ -52,11 +53,11 @@ NETWORKS = {
     "attention, English": ("text", "mcan"),
 }
 EPOCHS, PICTURES_A_STEP, LEARNING_RATE = 30, 32, 1e-3
-PUBLISHED = {
+PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "relation network": ({"published": "94", "source": "both kinds, Santoro 2017", "reach": 94.0},) * 2,
     "CNN and MLP": ({}, {"published": "63", "source": "Santoro 2017"}),
 }
-AIMS = {"relation network": ({"aim": 99.0}, {})}
+AIMS: dict[str, tuple[dict[str, Any], ...]] = {"relation network": ({"aim": 99.0}, {})}
 ROWS = {
     f"{network}: {kind}": Row(**published, **aim)
     for network in NETWORKS
