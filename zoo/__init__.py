@@ -6,31 +6,29 @@
 ['image', 'presence', 'text']
 """
 
-import os
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
 from zoo._registry import build, describe, names, preprocessor
 
-if TYPE_CHECKING:
-    from zoo._run import Run
+if TYPE_CHECKING:  # what `__getattr__` gives, for type checkers
+    from zoo._run import Run, load
+    from zoo._train import train
 
-__all__ = ["build", "describe", "load", "names", "preprocessor", "train"]
+__all__ = ["Run", "build", "describe", "load", "names", "preprocessor", "train"]
 
+_LATE = {"Run": "_run", "load": "_run", "train": "_train"}  # they need TensorFlow, which `zoo --help` does not wait for
 
-if "keras" in sys.modules:  # `zoo --help` does not wait for Keras
+if "keras" in sys.modules:  # nor for Keras
     from zoo import _classes  # noqa: F401  # so that `keras.saving.load_model` knows the classes
 
 
-def train(name: str, data: str | os.PathLike[str] | None = None, **options: Any) -> "Run":
-    """Trains a model and returns its Run, see `zoo._train.train`."""
-    from zoo import _train  # late: it needs TensorFlow, which `zoo --help` does not wait for
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module(f"zoo.{_LATE[name]}"), name)
+    raise AttributeError(f"module 'zoo' has no attribute {name!r}. It has: {', '.join(__all__)}.")
 
-    return _train.train(name, data, **options)
 
-
-def load(path: str | os.PathLike[str], **hyperparameters: Any) -> "Run":
-    """The Run in a folder, see `zoo._run.load`."""
-    from zoo import _run
-
-    return _run.load(path, **hyperparameters)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
