@@ -14,6 +14,7 @@ import typing
 from zoo import _registry, bench, protocols
 from zoo._client import add_client, add_verify
 from zoo._config import did_you_mean, parse, type_name
+from zoo._demo import add_demo
 from zoo._launch import add_launch
 from zoo._run_commands import add_run_commands, mapping, quiet_start
 from zoo._serve import add_serve
@@ -56,6 +57,7 @@ def _parse(arguments):
     _add_tune(commands, name)
     add_run_commands(commands)
     add_launch(commands)
+    add_demo(commands)
     add_serve(commands)
     add_client(commands)
     add_verify(commands)

@@ -20,7 +20,8 @@ def explain(run, values, target=None):
     Returns:
         A dict: `score` (a number) and `of` (its name); `cam`, `{picture: weights (rows, columns)}`; `tokens`,
         `{text: [(word, attribution)]}`, summing to the score less that of a text without words; `shapley`, `{modality:
-        number}`, summing to the score of all modalities less that of none; `figure`.
+        number}`, summing to the score of all modalities less that of none; `pictures`, `{name: pixels}` of what `cam`
+        is of; `figure`.
 
     Raises:
         ValueError: if the model gives nothing that could be explained, or there is no such target.
@@ -48,14 +49,30 @@ def explain(run, values, target=None):
 
     shared = len(present) > 1 and name != "similarity"  # which there is of two alone
     found["shapley"] = diagnosis.shapley(worth, present) if shared else {}
-    found["figure"] = plots.explanation({n: x[n][0].numpy() for n in found["cam"]}, found)
+    found["pictures"] = {name: x[name][0].numpy() for name in found["cam"]}
+    found["figure"] = plots.explanation(found["pictures"], found)
     return found
+
+
+def explains(run):
+    """Whether a run's model gives a score that can be explained."""
+    return bool(outputs_of(run).intersection(_SCORED)) or len(_embeddings(run)) > 1
+
+
+def outputs_of(run):
+    """The names of what a run's model gives; none of a conditional_gan, whose parts have outputs, not itself."""
+    return set(getattr(run.model, "output", ()))
+
+
+def _embeddings(run):
+    """The outputs that embed a modality each."""
+    return [f"{name}_embedding" for name in run.config.names if f"{name}_embedding" in outputs_of(run)]
 
 
 def _score(run, x, target):
     """(what the score is, function from the model's outputs to it)."""
-    output = next((name for name in _SCORED if name in run.model.output), None)
-    embeddings = [f"{name}_embedding" for name in run.config.names if f"{name}_embedding" in run.model.output]
+    output = next((name for name in _SCORED if name in outputs_of(run)), None)
+    embeddings = _embeddings(run)
     if output is None and len(embeddings) > 1:
         a, b = embeddings[:2]
         return "similarity", lambda outputs: tf.reduce_sum(outputs[a] * outputs[b], axis=-1)

@@ -99,14 +99,14 @@ def open_gallery(run, index, id_column=None, columns=None):
 
     Args:
         run: a Run.
-        index, id_column, columns: see `Run.search`.
+        index: see `Run.search`; None for the test split of the run's own data.
+        id_column, columns: see `Run.search`.
 
     Raises:
         ValueError: if the run's model embeds nothing, or the folder was written by another or from other rows.
     """
-    folder = pathlib.Path(index)
-    if (folder / "gallery.json").is_file():
-        return _read(run, folder)
+    if index is not None and (pathlib.Path(index) / "gallery.json").is_file():
+        return _read(run, pathlib.Path(index))
     asked, shown, split, ids = _rows(run, index, id_column, columns)
     with sources.naming_rows(split, run.preprocessor):
         return Gallery(asked, shown, split, ids, run.embed(shown, split))
@@ -161,10 +161,16 @@ def _read(run, folder):
     return gallery
 
 
+def searches(run):
+    """Whether the run's model was trained to find a modality by another."""
+    embeds = all(f"encode_{name}" in run.signatures for name in run.config.names)
+    return embeds and hasattr(run.config, "temperature")
+
+
 def _rows(run, index, id_column, columns):
     """(modality of queries, modality of the gallery, its split, its ids)."""
     config = run.config
-    if not (all(f"encode_{name}" in run.signatures for name in config.names) and hasattr(config, "temperature")):
+    if not searches(run):
         raise ValueError(
             f"Only a dual_encoder, or a transformer for retrieval, searches. {run.path} holds a run of `{run.name}`."
         )

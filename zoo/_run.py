@@ -195,7 +195,7 @@ class Run:
             **values: a value a modality, as for `predict`, one row's.
 
         Returns:
-            A dict with `of`, `score`, `cam`, `tokens`, `shapley` and the `figure`.
+            A dict with `of`, `score`, `cam`, `tokens`, `shapley`, `pictures` and the `figure`.
         """
         from zoo._explain import explain
 

@@ -255,30 +255,42 @@ def figures(run, split, num_rows=6, num_words=11):
 
     from mmkeras import plots
 
-    config, reader = run.config, run.preprocessor.reader(run.config.target)
+    config = run.config
     rows = split.take(np.linspace(0, len(split) - 1, min(num_rows, len(split))).astype(int))
     x = next(iter(run.batches(rows, batch_size=num_rows)))[0]
-    remember = memory_of(config, run.model)
-    memory = remember({name: x[name] for name in remember.input}, training=False)
-    words = write(config, run.model, memory, config.decoding)[0][:, 0]
-    attention = run.model.get_layer("decoder")({"words": words, **memory}, training=False)["attention"].numpy()
-    texts = [text.decode() for text in reader.texts(words).numpy()]
+    words, attention = written(run, x)
+    texts = run.texts(config.target, words)
     pictures = config.of_kind("image")
     if not pictures:
         maps = [[np.repeat(np.repeat(row[..., None] / row.max(), 4, axis=0), 4, axis=1)] for row in attention]
         columns = {"written": [[text] for text in texts], "attention: words down, places across": maps}
         return {"attention": plots.table(columns, picture_inches=2.0)}
-    first = sum(_num_places(config, name) for name in config.sources[: config.sources.index(pictures[0])])
-    grid = _inputs.encoder(config, pictures[0]).get_layer("tokens").input.shape[1:3]
-    cells, captions = [], []
+    cells = []
     for row, picture in enumerate(x[pictures[0]].numpy()):
-        ids = words[row].numpy()
-        shown = [i for i in range(num_words) if i < len(ids) and ids[i] not in (0, 3)]
-        maps = attention[row, shown, first : first + grid[0] * grid[1]].reshape(-1, *grid)
-        blank = [np.ones_like(picture)] * (num_words - len(shown))
-        cells += [picture, *(plots.overlay(picture, weights) for weights in maps), *blank]
-        captions += [texts[row], *(reader.vocabulary[ids[i]] for i in shown), *[""] * len(blank)]
-    return {"attention": plots.grid(cells, captions, columns=num_words + 1)}
+        seen = looks(run, pictures[0], picture, words[row], attention[row])[:num_words]
+        cells += [(picture, texts[row]), *seen, *[(np.ones_like(picture), "")] * (num_words - len(seen))]
+    return {"attention": plots.grid(*zip(*cells, strict=True), columns=num_words + 1)}
+
+
+def written(run, x):
+    """Token ids `(batch, length)` written of a batch, and where the decoder looked, `(batch, length, places)`."""
+    remember = memory_of(run.config, run.model)
+    memory = remember({name: x[name] for name in remember.input}, training=False)
+    words = write(run.config, run.model, memory, run.config.decoding)[0][:, 0]
+    attention = run.model.get_layer("decoder")({"words": words, **memory}, training=False)["attention"]
+    return words.numpy(), attention.numpy()
+
+
+def looks(run, name, picture, words, attention):
+    """`[(picture, bright where the decoder looked for a word; the word)]` of one row of what `written` gives."""
+    from mmkeras import plots
+
+    config, vocabulary = run.config, run.preprocessor.reader(run.config.target).vocabulary
+    first = sum(_num_places(config, other) for other in config.sources[: config.sources.index(name)])
+    grid = _inputs.encoder(config, name).get_layer("tokens").input.shape[1:3]
+    shown = [i for i, word in enumerate(words) if word not in (0, 3)]  # neither padding nor the end
+    maps = attention[shown, first : first + grid[0] * grid[1]].reshape(-1, *grid)
+    return [(plots.overlay(picture, weights), vocabulary[words[i]]) for i, weights in zip(shown, maps, strict=True)]
 
 
 def _num_places(config, name):

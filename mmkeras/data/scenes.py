@@ -74,10 +74,10 @@ def scenes(num_rows: int | None = None, seed: int = 0) -> Source:
 
 
 def _split(name, num_rows, seed):
-    rows = _draw_rows(name, num_rows, seed)
+    rows = functools.cache(lambda: _draw_rows(name, num_rows, seed))  # late: who wants one split waits for no other
 
     def column(function):
-        return lambda: [function(row) for row in rows]
+        return lambda: [function(row) for row in rows()]
 
     columns = {
         "image": column(picture),

@@ -86,7 +86,9 @@ def overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return 0.5 * gray + 0.5 * heat * np.array([1.0, 0.4, 0.0])
 
 
-def explanation(pictures: Mapping[str, np.ndarray], found: Mapping[str, Any], inches: float = 2.6) -> Figure:
+def explanation(
+    pictures: Mapping[str, np.ndarray], found: Mapping[str, Any], inches: float = 2.6, columns: int | None = None
+) -> Figure:
     """Where a score came from: places of pictures, words, modalities.
 
     Args:
@@ -94,11 +96,14 @@ def explanation(pictures: Mapping[str, np.ndarray], found: Mapping[str, Any], in
         found: `of` and `score`; `cam`, `{picture: weights (rows, columns)}`; `tokens`, `{text: [(word, number)]}`;
             `shapley`, `{modality: number}`.
         inches: side of a panel.
+        columns: panels beside each other; all if None.
     """
     num_panels = 2 * len(pictures) + len(found["tokens"]) + bool(found["shapley"])
-    figure = Figure(figsize=(inches * num_panels, inches + 0.5), layout="constrained")
+    columns = min(columns or num_panels, num_panels)
+    rows = -(-num_panels // columns)
+    figure = Figure(figsize=(inches * columns, inches * rows + 0.5), layout="constrained")
     figure.suptitle(f"{_plain(found['of'])}: {found['score']:.3g}", fontsize=10)
-    panels = iter(figure.subplots(1, num_panels, squeeze=False)[0])
+    panels = (figure.add_subplot(rows, columns, i + 1) for i in range(num_panels))
     for name, picture in pictures.items():
         for title, shown in ((name, picture), (f"{name}: Grad-CAM", overlay(picture, found["cam"][name]))):
             axes = next(panels)
