@@ -255,7 +255,7 @@ def open_tab(browser, name):
     if not tabs():  # it has no room, and stands in a menu
         shown(browser, ".overflow-menu > button")[0].click()
     wait(browser, tabs)[0].click()
-    wait(browser, lambda: [one.text for one in shown(browser, "button.primary")] == [name])
+    wait(browser, lambda: [one.text for one in shown(browser, "button.primary")] == [name.split(":")[0]])
     return shown(browser, "button.primary")[0]
 
 
@@ -332,7 +332,7 @@ def test_the_keyboard_reaches_the_button_and_asks(page):
 @pytest.mark.browser
 def test_a_phone_shows_every_tab_without_scrolling_sideways(page):
     phone = {"width": 390, "height": 1600, "deviceScaleFactor": 1, "mobile": True}
-    for name in ANSWERS:
+    for name in (*ANSWERS, "Explain: dual_encod…"):  # as long as a title can be
         open_tab(page, name)
         page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
         try:

@@ -14,6 +14,7 @@ import tempfile
 from zoo import _weights
 from zoo._run_commands import quiet_start, write_file
 
+_TITLE = 20  # most characters of a tab's title: a phone has no room for more
 # Small pictures in squares, as large as fits; a grid that a phone has room for, with captions below, not upon it.
 _CSS = """
 .gradio-container { max-width: 60rem !important; margin: auto !important }
@@ -102,8 +103,8 @@ def page_of(tabs, folder):
         gradio.Markdown("# zoo demo")
         with gradio.Tabs():
             for tab, run in tabs:
-                alone = names.count(tab.name) == 1
-                with gradio.Tab(tab.name if alone else f"{tab.name}: {pathlib.Path(run.called).name}"):
+                title = tab.name if names.count(tab.name) == 1 else f"{tab.name}: {pathlib.Path(run.called).name}"
+                with gradio.Tab(title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"):
                     _add_tab(gradio, tab, run, pathlib.Path(folder, "examples", run.called.replace(":", "-")))
     return page
 
@@ -190,7 +191,7 @@ def _part(gradio, part):
     if part == "pictures":
         return gradio.Gallery(label="pictures", show_label=False, height="auto", format="png", object_fit="contain",
                               interactive=False, elem_classes="pictures")  # fmt: skip
-    return gradio.Image(label="figure", interactive=False, format="png")
+    return gradio.Image(label="figure", show_label=False, buttons=[], interactive=False, format="png")
 
 
 def _add_examples(gradio, tab, run, asks, fields, folder):
