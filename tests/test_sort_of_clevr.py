@@ -97,12 +97,38 @@ def test_a_picture_seen_once_gives_what_it_gives_seen_for_every_question(kind, g
     assert {id(w) for w in whole.trainable_weights} == {id(w) for w in model.trainable_weights}
 
 
-def test_networks_are_trained_and_asked_once(tmp_path, monkeypatch):
+@pytest.fixture
+def small(monkeypatch):
     monkeypatch.setattr(protocol, "PICTURES", {"train": 16, "validation": 4, "test": 4})
-    monkeypatch.setattr(protocol, "EPOCHS", 2)
+    monkeypatch.setattr(protocol, "EPOCHS", 3)
+    monkeypatch.setattr(protocol, "OPTIONS", {**protocol.OPTIONS, "image_width": 4, "width": 8})
+
+
+# Keras leaves its log open when it is interrupted.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_training_that_was_interrupted_keeps_its_epochs(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "NETWORKS", {"CNN and MLP": protocol.NETWORKS["CNN and MLP"]})
+    write = keras.callbacks.CSVLogger.on_epoch_end
+
+    def interrupted(logger, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        write(logger, epoch, {**logs, "val_accuracy": 0.9})  # the first is to be the best
+
+    monkeypatch.setattr(keras.callbacks.CSVLogger, "on_epoch_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        protocol.measure(tmp_path / "work", 0, quick=False)
+    best = (tmp_path / "work/concat-vector.weights.h5").read_bytes()
+    monkeypatch.setattr(keras.callbacks.CSVLogger, "on_epoch_end", write)
+    one = protocol.measure(tmp_path / "work", 0, quick=False)
+    assert one["found"]["CNN and MLP"]["epoch"] == 1
+    assert (tmp_path / "work/concat-vector.weights.h5").read_bytes() == best
+    assert len(protocol._epochs(tmp_path / "work/concat-vector.csv")) == 3
+
+
+def test_networks_are_trained_and_asked_once(small, tmp_path, monkeypatch):
     networks = {name: protocol.NETWORKS[name] for name in ("CNN and MLP", "relation network, English")}
     monkeypatch.setattr(protocol, "NETWORKS", networks)
-    monkeypatch.setattr(protocol, "OPTIONS", {**protocol.OPTIONS, "image_width": 4, "width": 8})
     one = protocol.measure(tmp_path / "work", 0, quick=False)
     assert set(one["values"]) == {row for row in protocol.ROWS if row.split(":")[0] in networks}
     assert all(0 <= value <= 100 for value in one["values"].values())

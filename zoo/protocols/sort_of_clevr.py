@@ -10,6 +10,7 @@ The relation network is narrower than published: pairs of 25 places through two 
 A picture goes through the convolutions once for its twenty questions.
 """
 
+import csv
 import datetime
 from typing import Any
 
@@ -183,18 +184,18 @@ def _trained(network, splits, seed, folder, epochs):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     whole.compile(keras.optimizers.Adam(schedule, clipnorm=1.0), loss, metrics=["accuracy"])
     folder.mkdir(parents=True, exist_ok=True)
-    path, stem = folder / f"{preset}-{kind}.weights.h5", f"{preset}-{kind}"
-    kept = keras.callbacks.ModelCheckpoint(path, "val_accuracy", save_best_only=True, save_weights_only=True)
-    resumed = keras.callbacks.BackupAndRestore(folder / f"{stem}-backup")
+    path, log = folder / f"{preset}-{kind}.weights.h5", folder / f"{preset}-{kind}.csv"
+    callbacks = [  # it may be interrupted: then the epochs before count, too
+        keras.callbacks.ModelCheckpoint(
+            path, "val_accuracy", mode="max", save_best_only=True, save_weights_only=True,
+            initial_value_threshold=max(_epochs(log), default=None),
+        ),
+        keras.callbacks.CSVLogger(log, append=True),
+        keras.callbacks.BackupAndRestore(folder / f"{preset}-{kind}-backup"),
+    ]  # fmt: skip
     data = {name: ({"image": splits[name][0], "question": asked[name]}, splits[name][3]) for name in splits}
-    history = whole.fit(
-        *data["train"],
-        batch_size=PICTURES_A_STEP,
-        epochs=epochs,
-        validation_data=data["validation"],
-        verbose=2,
-        callbacks=[kept, resumed],
-    ).history["val_accuracy"]
+    options = {"batch_size": PICTURES_A_STEP, "epochs": epochs, "verbose": 2, "callbacks": callbacks}
+    whole.fit(*data["train"], validation_data=data["validation"], **options)
     whole.load_weights(path)
     pictures, true = data["test"]
     right = whole.predict(pictures, batch_size=PICTURES_A_STEP, verbose=0).argmax(-1) == true
@@ -202,5 +203,13 @@ def _trained(network, splits, seed, folder, epochs):
     return {
         **{kind: float(100 * hits.mean()) for kind, hits in of_kind.items()},
         "parameters": model.count_params(),
-        "epoch": int(np.argmax(history)) + 1,
+        "epoch": int(np.argmax(_epochs(log))) + 1,
     }
+
+
+def _epochs(log):
+    """The validation accuracies of the epochs that are done."""
+    if not log.exists():
+        return []
+    with log.open(newline="") as file:
+        return [float(row["val_accuracy"]) for row in csv.DictReader(file)]
