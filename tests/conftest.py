@@ -18,13 +18,15 @@ BROWSER_FLAGS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="session", autouse=True)
-def graphs_as_they_are_written():
-    """A graph runs a few steps here: making it faster takes a quarter of the tests' time. Commands that tests start in
-    processes of their own have it made faster, as users do."""
+@pytest.fixture(scope="module", autouse=True)
+def graphs_as_they_are_written(request):
+    """A graph runs a few steps here: making it faster takes longer than it saves. Commands that tests start in
+    processes of their own have it made faster, as users do, and so have servers: it shows in what they say of a fault.
+    """
     import tensorflow as tf
 
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    serves = request.module.__name__.startswith(("test_serving", "test_conformance"))
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not serves})
 
 
 @pytest.fixture(scope="module")
