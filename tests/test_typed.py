@@ -87,8 +87,9 @@ def test_mypy_finds_the_mistakes_of_a_user(tmp_path):
         "mmkeras.training.make_optimizer('adamx', 0.1)\n"
     )
     done = mypy(str(file))
-    lines = [line.partition(": error: ")[0] for line in done.stdout.splitlines()]
-    assert lines == [f"{file}:5", f"{file}:6"], done.stdout + done.stderr
+    # By its name: from its cache mypy may tell them of the same file of an earlier run, in another folder.
+    lines = [pathlib.Path(line.partition(": error: ")[0]).name for line in done.stdout.splitlines()]
+    assert lines == ["user.py:5", "user.py:6"], done.stdout + done.stderr
 
 
 def test_the_rules_catch_what_they_are_for():
