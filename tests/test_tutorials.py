@@ -39,7 +39,7 @@ def executed(path, folder):
     for cell in notebook.cells:
         cell.metadata = {}
     options = {"timeout": MOST_SECONDS, "kernel_name": "python3", "resources": {"metadata": {"path": str(folder)}}}
-    nbclient.NotebookClient(notebook, record_timing=False, **options).execute()
+    nbclient.NotebookClient(notebook, record_timing=False, coalesce_streams=True, **options).execute()
     seconds = time.monotonic() - began
     for cell in notebook.cells:
         if cell.cell_type == "code":
