@@ -284,7 +284,7 @@ def test_each_tab_answers_to_a_click_on_an_example(page, name):
     wait(page, lambda: shown(page, ".example button.gallery-item"))[0].click()
     wait(page, lambda: len(filled(page)) == num_inputs)
     button.click()
-    wait(page, lambda: shown(page, answer))
+    assert wait(page, lambda: shown(page, answer))
 
 
 @pytest.mark.browser
