@@ -143,7 +143,7 @@ def adapted(tmp_path_factory):
 
 # Which loss the three others add is compared with NumPy, or with its formula, in test_losses.py.
 GAINS = [
-    ("dann", 0.15),
+    pytest.param("dann", 0.15, marks=pytest.mark.long),
     *(pytest.param(*one, marks=pytest.mark.slow) for one in (("cdan", 0.15), ("mmd", 0.03), ("coral", 0.03))),
 ]
 

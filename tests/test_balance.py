@@ -46,6 +46,7 @@ def rows(random):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("balance", training.BALANCES)
 def test_every_balance_trains_all_tasks_and_is_kept(balance, tmp_path):
     keras.utils.set_random_seed(0)

@@ -208,6 +208,7 @@ def test_the_dataloader_makes_the_same_batches(tmp_path):
         assert all(speed > 0 for (speed,) in found)
 
 
+@pytest.mark.long
 def test_steps_on_one_device_are_measured():
     # 8 x 8 places, kernels of 3 x 3 from 3 to 4 and from 4 to 4 channels, a shortcut from 3 to 4; then an LSTM over 32
     # words and two dense layers.

@@ -137,6 +137,7 @@ def memory():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak")
 def test_bombs_take_no_memory_and_the_largest_pictures_little():
     side = 5792  # squared, nearly as many pixels as are allowed

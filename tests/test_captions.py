@@ -232,6 +232,7 @@ def test_drawn_words_pass_gradients_on_and_end_with_end():
     assert (model.draw(x).numpy().argmax(-1) == [3, 0, 0, 0, 0, 0, 0, 0]).all()
 
 
+@pytest.mark.long
 def test_reader_and_writer_learn_and_are_kept(tmp_path):
     keras.utils.set_random_seed(0)
     model = zoo.build("captioner", preset="tiny", adversarial_weight=0.5, ramp=5)

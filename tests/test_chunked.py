@@ -40,6 +40,7 @@ def test_gradients_of_chunks_are_those_of_the_whole(loss):
     assert parts[1:] == pytest.approx(whole[1:], rel=1e-5)
 
 
+@pytest.mark.long
 def test_the_second_pass_draws_what_the_first_drew():
     x = rows(32)
     options = {"dropout": 0.3, "modality_dropout": 0.0}

@@ -79,6 +79,7 @@ def test_train_evaluate_predict_export_a_classifier(capsys, shoes, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_search_and_the_search_signature_agree(capsys, shoes, searchable, tmp_path):
     from mmkeras import export
 

@@ -31,6 +31,7 @@ def regressor(tmp_path, monkeypatch):
     return module
 
 
+@pytest.mark.long
 def test_the_example_is_trained_evaluated_and_exported(regressor, tmp_path):
     split, rows = data.open("scenes:160").train, [["photo", "title", "price"]]
     for i, (picture, text) in enumerate(zip(split.cells("image"), split.cells("text"), strict=True)):

@@ -49,6 +49,7 @@ def answer(name, run, **values):
     return tab(name).answer(run, values)
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_a_run_gives_the_tabs_that_its_model_serves(runs):
     for name, run in runs.items():
         assert [tab.name for tab, _ in _demo_tabs.tabs_of([run])] == TABS[name]
@@ -67,6 +68,7 @@ def test_a_run_without_a_tab_is_told():
         _demo_tabs.tabs_of([run])
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_search_finds_the_pictures_nearest_to_a_text(runs):
     run = runs["dual_encoder"]
     found = answer("Search", run, text=ROWS.cells("text")[3])
@@ -80,6 +82,7 @@ def test_search_finds_the_pictures_nearest_to_a_text(runs):
     np.testing.assert_array_equal(picture, np.array(Image.open(data.opened(ROWS.cells("image")[3]))))
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_classify_answers_as_predict_and_otherwise_with_a_modality_switched_off(runs):
     run, row = runs["fusion_classifier"], {name: ROWS.cells(name)[0] for name in ("image", "text")}
     both = answer("Classify", run, **row)
@@ -93,6 +96,7 @@ def test_classify_answers_as_predict_and_otherwise_with_a_modality_switched_off(
         assert any(abs(one["shares"][name] - share) > 1e-4 for name, share in both["shares"].items())
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_ask_answers_and_shows_where_it_looked(runs):
     found = answer("Ask", runs["vqa"], image=ROWS.cells("image")[0], question=ROWS.cells("question")[0])
     given = {name: [ROWS.cells(name)[0]] for name in ("image", "question")}
@@ -102,6 +106,7 @@ def test_ask_answers_and_shows_where_it_looked(runs):
     ]  # fmt: skip
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_caption_writes_sentences_and_shows_a_picture_a_word(runs):
     run = runs["captioner"]
     found = answer("Caption", run, image=ROWS.cells("image")[0])
@@ -111,6 +116,7 @@ def test_caption_writes_sentences_and_shows_a_picture_a_word(runs):
     assert {picture.shape for picture, _ in found["pictures"]} == {(48, 48, 3)}
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_draw_gives_a_picture_a_seed_and_the_same_for_the_same(runs):
     one, same = (answer("Draw", runs["conditional_gan"], text="a red circle", seed=5)["pictures"] for _ in range(2))
     other = answer("Draw", runs["conditional_gan"], text="a red circle", seed=6)["pictures"]
@@ -120,6 +126,7 @@ def test_draw_gives_a_picture_a_seed_and_the_same_for_the_same(runs):
     assert (one[0][0] != one[1][0]).any()
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_reconstruct_gives_each_modality_from_all_and_from_each(runs):
     row = {name: ROWS.cells(name)[0] for name in ("image", "text")}
     found = answer("Reconstruct", runs["autoencoder"], **row)
@@ -131,6 +138,7 @@ def test_reconstruct_gives_each_modality_from_all_and_from_each(runs):
     np.testing.assert_array_equal(alone["pictures"][0][0], found["pictures"][2][0])
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_explain_draws_the_figure(runs):
     row = {name: ROWS.cells(name)[0] for name in ("image", "text")}
     found = answer("Explain", runs["fusion_classifier"], **row)
@@ -157,6 +165,7 @@ def test_more_kinds_of_answers():
     }  # fmt: skip
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_examples_are_rows_of_the_test_split(runs):
     rows = _demo_tabs.examples_of(runs["vqa"], {"image": "image", "question": "text"})
     assert len(rows) == 8
@@ -187,6 +196,7 @@ def test_what_is_given_is_read_and_what_is_missing_told():
         _demo_tabs.raw_values(tab("Ask"), {"question": "text"}, {"question": ""}, {})
 
 
+@pytest.mark.long  # three models are trained, six are traced
 def test_a_mistake_is_a_line_on_the_page(runs, tmp_path):
     gradio = pytest.importorskip("gradio", reason=NEEDS_GRADIO)
     with pytest.raises(gradio.Error, match="Give a text for `question`"):

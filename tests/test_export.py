@@ -37,6 +37,9 @@ TEXT_ENCODERS = {"autoencoder": "bilstm", "cross_modal": "cnn", "dual_encoder": 
 
 
 SOURCES = {"few_shot": "scenes:400"}  # it divides the classes
+# One of each kind of output: a text, a picture, embeddings, a label, an answer. The others are as long again.
+QUICK = ("captioner", "conditional_gan", "dual_encoder", "fusion_classifier", "vqa")
+NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in zoo.names()]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def assert_equal(answer, expected, exact=True):
             np.testing.assert_allclose(answer[key], value, atol=1e-5, rtol=1e-5, err_msg=key)
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_saved_model_answers_as_this_process_does(name, trained, ask, raw, tmp_path):
     run = trained(name)
     index = {"index": "scenes:64", "k": 3} if name == "dual_encoder" else {}
@@ -146,6 +149,7 @@ def test_saved_model_answers_as_this_process_does(name, trained, ask, raw, tmp_p
         )
 
 
+@pytest.mark.long
 def test_examples_of_one_request_do_not_name_the_rows_of_another(trained, raw, tmp_path):
     trained("few_shot").export(tmp_path)
     images = raw["image"][:5]
@@ -223,7 +227,7 @@ def test_the_same_text_draws_the_same_picture_and_another_seed_another(trained):
 # The run folder
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_run_folder_holds_what_it_says_and_gives_the_same_model(name, trained):
     run = trained(name)
     run.evaluate("validation")

@@ -168,6 +168,7 @@ def trained(tmp_path_factory):
     return zoo.train("masked_autoencoder", folder / "things.jsonl", out=folder / "run", **options)
 
 
+@pytest.mark.long
 def test_the_hidden_is_predicted_from_the_rest_of_all(trained):
     report = trained.evaluate("test")
 

@@ -200,6 +200,7 @@ def train(folder, out, names="ab", **options):
     return zoo.train("fusion_classifier", folder, out=out, **{**settings, **options})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("balance", training.MODALITY_BALANCES)
 def test_a_balanced_run_learns(folder, tmp_path, balance):
     run = train(folder, tmp_path / "run", balance=balance, class_weight="balanced")
@@ -260,6 +261,7 @@ def test_soft_labels_follow_the_rows_and_the_students_labels(folder, tmp_path):
     np.testing.assert_allclose(softmax(soft_labels(student, split), axis=-1), shares, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_teacher_that_cannot_teach_is_told(folder, tmp_path):
     train(folder, tmp_path / "teacher", "a", epochs=1)
     few = tmp_path / "few"

@@ -118,6 +118,7 @@ def test_own_steps_with_scaled_losses_are_those_without(name, options):
     assert max(np.abs(a - b).max() for a, b in zip(start, after[0][-len(start) :], strict=True)) > 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 @pytest.mark.parametrize(("name", "options"), [OWN_STEPS[0], OWN_STEPS[6]], ids=["chunks", "adversarial_texts"])
 def test_own_steps_compute_in_half_the_precision(name, options, half):

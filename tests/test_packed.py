@@ -148,6 +148,7 @@ def workers():
         yield address
 
 
+@pytest.mark.long
 def test_batches_of_workers_are_those_of_this_process(packed, workers):
     source = data.open(str(packed))
     pre = preprocessor(source, augment_shift=0.2)

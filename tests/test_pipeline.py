@@ -626,7 +626,7 @@ if sys.argv[1] == "fault":
 """
 
 
-@pytest.mark.parametrize("how", ["end", "fault"])
+@pytest.mark.parametrize("how", ["end", pytest.param("fault", marks=pytest.mark.long)])
 def test_a_process_ends_while_batches_are_prepared(how):
     done = subprocess.run([sys.executable, "-c", ENDS, how], capture_output=True, text=True, timeout=100)
     assert done.stdout == "batches are left\n"

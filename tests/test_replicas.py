@@ -109,6 +109,7 @@ def check(folder, name, several=(2,)):
             assert largest(weights(folder / f"{name}-first-1"), weights(folder / f"{name}-{what}")) > 0.01 * size
 
 
+@pytest.mark.long
 def test_two_replicas_take_the_steps_of_one_and_without_what_they_need_others(whole):
     check(whole, "dual_encoder")
 
@@ -119,6 +120,7 @@ def test_two_and_four_replicas_take_the_steps_of_one(more, name):
     check(more, name, several=(2, 4))
 
 
+@pytest.mark.long
 def test_two_workers_take_the_steps_of_one_process(whole, tmp_path):
     run([{"name": "dual_encoder", "out": str(tmp_path / "workers")}], workers=2)
     same(whole / "dual_encoder-1", tmp_path / "workers")

@@ -174,6 +174,7 @@ def test_transfer_from_one_view_to_the_other():
     assert corrnet_mnist.correlation(left, right) == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_fusions_against_the_optimum_in_quick(tmp_path, capsys):
     assert _cli.main(["reproduce", "pid_fusion", "--quick", "--work", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -212,6 +213,7 @@ def test_kinds_of_emoji_belong_to_one_split_and_no_drawing_is_lost(emoji):
     assert len(seen) == 2  # another seed, other kinds
 
 
+@pytest.mark.long
 def test_few_shot_emoji_asks_the_pixels_the_same(emoji, tmp_path, monkeypatch):
     train, lines = zoo.train, []
 
@@ -251,6 +253,7 @@ def tiny(monkeypatch):
         monkeypatch.setattr(module, "trained", small)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", [caption_scenes, robustness], ids=lambda p: p.__name__[14:])
 def test_protocols_on_scenes_measure_every_row(tiny, tmp_path, protocol):
     one = protocol.measure(tmp_path, 0, quick=False)
@@ -260,6 +263,7 @@ def test_protocols_on_scenes_measure_every_row(tiny, tmp_path, protocol):
     assert parameters == zoo.load(tmp_path / "run").model.count_params()
 
 
+@pytest.mark.long
 def test_a_training_that_was_interrupted_is_gone_on_with(tmp_path):
     options = {"preset": "tiny", "epochs": 1, "batch_size": 32}
     _training.trained("tagger", "scenes:80", tmp_path / "run", **options)

@@ -62,7 +62,10 @@ def num_nearer(model, x):
     return np.mean((scores > np.diag(scores)[:, None]).sum(axis=1))
 
 
-@pytest.mark.parametrize("loss", ["clip", "siglip", "triplet", "l2", "supcon", "barlow_twins", "vicreg"])
+OTHER_LOSSES = ("siglip", "triplet", "l2", "supcon", "barlow_twins", "vicreg")
+
+
+@pytest.mark.parametrize("loss", ["clip", *(pytest.param(loss, marks=pytest.mark.long) for loss in OTHER_LOSSES)])
 def test_every_retrieval_loss_brings_a_row_together(loss):
     x, model = views(loss)
     losses = model.fit(x, epochs=120, batch_size=64, verbose=0).history["loss"]
@@ -158,6 +161,7 @@ def test_cca_wants_more_rows_than_dimensions():
         zoo.build("dual_encoder", preset="tiny", loss="vicreg", label_positives=True)
 
 
+@pytest.mark.long
 def test_encoders_begin_with_the_weights_of_another_run(tmp_path):
     options = {"preset": "tiny", "text_encoder": "bag", "epochs": 1, "verbose": 0}
     tagged = zoo.train("tagger", "scenes:16", out=tmp_path / "tags", **options)
@@ -589,6 +593,7 @@ def test_autoencoder_is_measured_from_every_subset(tmp_path):
     assert (run.path / "figures" / "reconstructions-validation.png").exists()
 
 
+@pytest.mark.long
 def test_drawings_are_measured_by_a_classifier_and_a_retriever(classifier, retriever, tmp_path, monkeypatch):
     options = {"preset": "tiny", "verbose": 0, "epochs": 1}
     of_pictures = {"modalities": {"image": "image"}, "out": tmp_path / "pictures"}

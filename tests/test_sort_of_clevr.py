@@ -126,6 +126,7 @@ def test_a_training_that_was_interrupted_keeps_its_epochs(small, tmp_path, monke
     assert len(protocol._epochs(tmp_path / "work/concat-vector.csv")) == 3
 
 
+@pytest.mark.long
 def test_networks_are_trained_and_asked_once(small, tmp_path, monkeypatch):
     networks = {name: protocol.NETWORKS[name] for name in ("CNN and MLP", "relation network, English")}
     monkeypatch.setattr(protocol, "NETWORKS", networks)

@@ -231,7 +231,7 @@ ALL = {"image": "image", "text": "text", "vector": "vector", "audio": "audio", "
 @pytest.mark.parametrize(
     "name",
     [
-        "fusion_classifier",
+        pytest.param("fusion_classifier", marks=pytest.mark.long),
         *(pytest.param(n, marks=pytest.mark.slow) for n in ("autoencoder", "cross_modal", "dual_encoder")),
     ],
 )
@@ -261,7 +261,11 @@ def test_five_kinds_at_once(name, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "target"), [("text", "audio"), pytest.param("image", "video", marks=pytest.mark.slow)]
+    ("given", "target"),
+    [
+        pytest.param("text", "audio", marks=pytest.mark.long),
+        pytest.param("image", "video", marks=pytest.mark.slow),
+    ],
 )
 def test_a_sound_from_a_text_and_a_clip_from_a_picture(given, target, tmp_path):
     options = {"modalities": {given: given, target: target}, "target": target, "epochs": 6, "verbose": 0}

@@ -36,7 +36,7 @@ MUCH_CHANCE = {
 @pytest.mark.parametrize(
     ("name", "kills"),
     [
-        ("autoencoder", {faults.START: 1, faults.WRITE: 1}),
+        pytest.param("autoencoder", {faults.START: 1, faults.WRITE: 1}, marks=pytest.mark.long),
         pytest.param("conditional_gan", {faults.STEP: 1}, marks=pytest.mark.slow),
         pytest.param("autoencoder", {faults.START: 2, faults.STEP: 15, faults.WRITE: 3}, marks=pytest.mark.slow),
     ],

@@ -20,6 +20,7 @@ def answering(tmp_path_factory):
     return zoo.train("vqa", "scenes", out=tmp_path_factory.mktemp("vqa") / "run", preset="tiny", **options)
 
 
+@pytest.mark.long
 def test_questions_are_answered_from_the_picture(answering):
     report = answering.evaluate("test")
     accuracy = {title: numbers["accuracy"] for title, numbers in report.items()}
@@ -80,6 +81,7 @@ def test_captions_say_what_is_in_the_picture(tmp_path):
     assert (tmp_path / "run" / "figures" / "attention-test.png").stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_tags_come_from_both_modalities_and_have_thresholds(tmp_path):
     run = zoo.train("tagger", "scenes:600", out=tmp_path / "run", preset="tiny", epochs=6, verbose=0)
     report = run.evaluate("test")
@@ -98,7 +100,10 @@ def test_tags_come_from_both_modalities_and_have_thresholds(tmp_path):
     assert [row.split("\t") if row else [] for row in answer["tags"]] == named
 
 
-@pytest.mark.parametrize("task", ["regression", pytest.param("classification", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param("regression", marks=pytest.mark.long), pytest.param("classification", marks=pytest.mark.slow)],
+)
 def test_polarity_takes_both_modalities_where_they_disagree(tmp_path, task):
     run = zoo.train("sentiment", "scenes:300", out=tmp_path / "run", preset="tiny", epochs=10, verbose=0, task=task)
     report = run.evaluate("test")
@@ -123,6 +128,7 @@ def test_polarity_takes_both_modalities_where_they_disagree(tmp_path, task):
     assert (moved["remark"] > 0).mean() > 0.9
 
 
+@pytest.mark.long
 def test_every_head_learns_from_the_shared_trunk(tmp_path):
     options = {"preset": "tiny", "epochs": 6, "batch_size": 16, "verbose": 0}
     run = zoo.train("multitask", "scenes:1200", out=tmp_path / "run", **options)
@@ -133,6 +139,7 @@ def test_every_head_learns_from_the_shared_trunk(tmp_path):
     assert report["row -> text"]["recall@10"] > 4 * report["row -> text, by chance"]["recall@10"]
 
 
+@pytest.mark.long
 def test_a_caption_in_another_language_from_picture_and_text(tmp_path):
     """Two sources at once: what the picture does not show is taken from the text."""
     words = {"red": "rot", "blue": "blau", "green": "grün", "circle": "kreis", "square": "quadrat", "cross": "kreuz"}

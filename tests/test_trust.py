@@ -30,6 +30,7 @@ def first(source, tmp_path_factory):
     return reached(source, tmp_path_factory.mktemp("first"))
 
 
+@pytest.mark.long
 def test_two_runs_of_one_seed_give_equal_metrics(source, first, tmp_path):
     assert reached(source, tmp_path) == first
     assert reached(source, tmp_path, seed=1) != first

@@ -81,6 +81,7 @@ def test_where_every_trial_fails_nothing_is_called_best(planted, tmp_path):
         _tune.tune("tagger", "scenes", out=tmp_path, trials=2, search=["dropout"], image_encoder="vit", verbose=0)
 
 
+@pytest.mark.long
 def test_the_command_tunes_and_prints_a_table(tmp_path, capsys):
     options = ["--preset", "tiny", "--epochs", "1", "--trials", "2", "--search", "fusion"]
     options += ["--modalities", "vector=vector"]  # the quickest to train

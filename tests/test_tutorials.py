@@ -14,7 +14,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-MOST_BYTES, MOST_SECONDS, QUICK_SECONDS = 500_000, 240, 40
+MOST_BYTES, MOST_SECONDS = 500_000, 240
 
 
 def read(path):
@@ -91,13 +91,8 @@ def test_tutorials_use_what_is_public(path):
             assert not [name for name in names if name.startswith("_")], source
 
 
-def marked(path):
-    """The notebook as a parameter, slow where it took long when it was written."""
-    seconds = read(path)["metadata"].get("mmkeras", {}).get("seconds", MOST_SECONDS)
-    return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if seconds > QUICK_SECONDS else [])
-
-
-@pytest.mark.parametrize("path", map(marked, NOTEBOOKS))
+@pytest.mark.long
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_tutorial_runs_from_the_first_cell_to_the_last(path, tmp_path):
     _, seconds = executed(path, tmp_path)
     assert seconds < MOST_SECONDS

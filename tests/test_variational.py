@@ -168,6 +168,7 @@ def trained(tmp_path_factory):
     return run, of_both
 
 
+@pytest.mark.long
 def test_everything_is_measured_and_drawn(trained):
     run, judge = trained
     report = run.evaluate("test", classifier=judge)

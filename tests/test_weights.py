@@ -62,6 +62,7 @@ def test_weights_that_do_not_exist_are_told(capsys):
         zoo.build("captioner", weights="scenes", preset="tiny")
 
 
+@pytest.mark.long
 def test_a_run_that_is_taken_in_answers_by_name_and_one_too_large_costs_nothing(run, tmp_path, monkeypatch):
     monkeypatch.setattr(_weights, "FOLDER", tmp_path)
     folder = _weights.take_in(run.path, "CC0")
@@ -92,6 +93,7 @@ def size_of(folder):
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", _weights.names())
 def test_weights_reach_what_their_card_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # metrics are written into runs/

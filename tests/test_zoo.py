@@ -37,6 +37,7 @@ EIGHT = {
     "conditional_gan": {"discriminator_augment": False, "learning_rate": 2e-3},
 }  # fmt: skip
 STEPS = {"conditional_gan": 300}
+QUICK = ("concat", "gated", "low_rank", "cross_attention", "transformer", "late", "mmtm")  # a fusion of each kind
 GIVEN = {"autoencoder": ["image", "text"], "cross_modal": ["image", "text"], "fusion_classifier": ["image", "text"],
          "sentiment": ["image", "remark"], "tagger": ["image", "text"], "transformer": ["image", "text"],
          "variational_autoencoder": ["image", "text"], "vqa": ["image", "question"]}  # fmt: skip
@@ -353,7 +354,9 @@ def test_the_first_batch_is_looked_at(as_dataset):
         fit({**good, "size": holed})
 
 
-@pytest.mark.parametrize("name", FUSIONS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in FUSIONS]
+)
 def test_every_fusion_fits_plain_arrays(name, monkeypatch):
     traced, gradient = [], tf.GradientTape.gradient
     monkeypatch.setattr(tf.GradientTape, "gradient", lambda *args, **kw: traced.append(1) or gradient(*args, **kw))

@@ -14,7 +14,7 @@ same on every machine. A picture shows one to three objects; the first is the la
 | `question_type` | other | which of these |
 | `mood_image`, `mood_text`, `sentiment` | other | -1 or 1 of picture (dark or bright ground) and remark; their mean |
 | `agreement` | other | whether these two are the same: no modality alone knows |
-| `remark` | text | the caption with an opinion: "what a lovely red circle" |
+| `remark` | text | an opinion of the first object: "what a lovely red circle" |
 | `domain` | other | drawing style: flat, outline, hatched, shaded |
 | `vector` | vector | 8 numbers: position, size and colour of the first object, number of objects |
 | `audio` | audio | one second of WAV at 8 kHz: timbre by shape, pitch by colour, loudness by size |
@@ -181,8 +181,8 @@ def caption(row):
 
 def remark(row):
     """An opinion of the first object."""
-    first = row["objects"][0]
-    return f"what a {REMARKS[row['mood_text']][row['opinion']]} {first['color']} {first['shape']}"
+    first, opinion = row["objects"][0], REMARKS[row["mood_text"]][row["opinion"]]
+    return f"what {'an' if opinion[0] in 'au' else 'a'} {opinion} {first['color']} {first['shape']}"
 
 
 def features(row):
