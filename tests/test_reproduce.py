@@ -23,6 +23,7 @@ from zoo.protocols import (
     few_shot_emoji,
     pid_fusion,
     robustness,
+    vqa_scenes,
 )
 
 
@@ -243,18 +244,18 @@ def test_missing_drawings_are_told(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def tiny(monkeypatch):
     """Protocols on scenes train for an epoch what is tiny, on few rows."""
-    options = {"preset": "tiny", "epochs": 1, "batch_size": 32}
+    options = {"preset": "tiny", "epochs": 1, "batch_size": 32, "warm_start": None, "freeze": []}
     trained = _training.trained
 
     def small(name, data, out, **given):
         return trained(name, "scenes:240", out, **{**given, **options})
 
-    for module in (caption_scenes, robustness):
+    for module in (caption_scenes, robustness, vqa_scenes):
         monkeypatch.setattr(module, "trained", small)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("protocol", [caption_scenes, robustness], ids=lambda p: p.__name__[14:])
+@pytest.mark.parametrize("protocol", [caption_scenes, robustness, vqa_scenes], ids=lambda p: p.__name__[14:])
 def test_protocols_on_scenes_measure_every_row(tiny, tmp_path, protocol):
     one = protocol.measure(tmp_path, 0, quick=False)
     assert set(one["values"]) == set(protocol.ROWS)
