@@ -19,12 +19,12 @@ def warm_start_encoders(run, other):
     left = ", ".join(f"`{name}` ({why})" for name, why in reasons.items() if why)
     if not taken or any(reasons[name] for name in run.config.freeze):
         what = "Not every frozen" if taken else "No"
-        raise ValueError(f"{what} encoder can begin with the weights of {other.path}: {left}.")
+        raise ValueError(f"{what} encoder can begin with the weights of {other.called}: {left}.")
     for name, why in reasons.items():
         if why is None:
             weights = other.model.get_layer(f"{name}_encoder").get_weights()
             run.model.get_layer(f"{name}_encoder").set_weights(weights)
-    said = f"Encoders that begin with the weights of {other.path}: {', '.join(taken)}."
+    said = f"Encoders that begin with the weights of {other.called}: {', '.join(taken)}."
     return f"{said} Not: {left}." if left else said
 
 
