@@ -25,6 +25,7 @@ class Config(_inputs.Inputs):
     loss: str = hp("hinge", "adversarial loss", ("non_saturating", "hinge", "least_squares", "wasserstein"))
     mismatch_weight: float = hp(0.5, "share of real pictures with a wrong text in what counts as fake", high=1.0)
     feature_weight: float = hp(1.0, "weight of feature matching")
+    reconstruction_weight: float = hp(0.0, "weight of the distance to the row's own picture, where few suit a text")
     kl_weight: float = hp(0.05, "weight of conditioning augmentation's KL term")
     penalty_weight: float = hp(0.0, "weight of the gradient penalty; take 10 with loss wasserstein")
     discriminator_steps: int = hp(1, "updates of the discriminator for each of the generator")
@@ -86,8 +87,8 @@ def build(config):
 
     return training.Adversarial(
         _generator(config), _discriminator(config), config.condition, config.loss, config.mismatch_weight,
-        config.feature_weight, config.kl_weight, config.penalty_weight, config.discriminator_steps,
-        config.discriminator_augment, config.average, name="conditional_gan",
+        config.feature_weight, config.reconstruction_weight, config.kl_weight, config.penalty_weight,
+        config.discriminator_steps, config.discriminator_augment, config.average, name="conditional_gan",
     )  # fmt: skip
 
 

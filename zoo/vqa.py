@@ -52,7 +52,7 @@ PRESETS = {
     "base": _BASE,
     "small": {
         **_BASE, "image_encoder": "cnn", "text_dim": 64, "text_width": 64, "width": 96, "batch_size": 32,
-        "learning_rate": 1e-3, "epochs": 10, "dropout": 0.0,
+        "learning_rate": 1e-3, "epochs": 16, "dropout": 0.0,
     },
     "tiny": {**_inputs.TINY, "width": 16, "num_heads": 2, "num_classes": 17},
     **{name: {**_BASE, "reasoning": name} for name in REASONING},

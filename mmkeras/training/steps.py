@@ -25,6 +25,7 @@ class Adversarial(keras.Model):
         loss: a name of `mmkeras.losses.ADVERSARIAL_LOSSES`.
         mismatch_weight: share of real pictures with another row's text among what counts as fake (Reed 2016).
         feature_weight: weight of feature matching (Salimans 2016).
+        reconstruction_weight: weight of the mean distance, in pixels, to the row's own picture (pix2pix, Isola 2017).
         kl_weight: weight of the conditioning augmentation's KL term (StackGAN, Zhang 2017).
         penalty_weight: weight of the gradient penalty (WGAN-GP, Gulrajani 2017).
         discriminator_steps: updates of the discriminator for each of the generator.
@@ -42,6 +43,7 @@ class Adversarial(keras.Model):
         loss: Literal["non_saturating", "hinge", "least_squares", "wasserstein"] = "non_saturating",
         mismatch_weight: float = 0.5,
         feature_weight: float = 0.0,
+        reconstruction_weight: float = 0.0,
         kl_weight: float = 0.01,
         penalty_weight: float = 0.0,
         discriminator_steps: int = 1,
@@ -58,8 +60,8 @@ class Adversarial(keras.Model):
         self.averaged.trainable = False
         self.settings: dict[str, Any] = {
             "condition": condition, "loss": loss, "mismatch_weight": mismatch_weight, "feature_weight": feature_weight,
-            "kl_weight": kl_weight, "penalty_weight": penalty_weight, "discriminator_steps": discriminator_steps,
-            "augment": augment, "average": average, "seed": seed,
+            "reconstruction_weight": reconstruction_weight, "kl_weight": kl_weight, "penalty_weight": penalty_weight,
+            "discriminator_steps": discriminator_steps, "augment": augment, "average": average, "seed": seed,
         }  # fmt: skip
         self.noise_dim = next(t.shape[-1] for t in generator.inputs if t.name == "noise")
         self.draws = keras.random.SeedGenerator(seed)
@@ -179,6 +181,9 @@ class Adversarial(keras.Model):
                 features = tf.stop_gradient(self._judge(real, condition, training=True)["features"])
                 means = [tf.reduce_mean(replicas.gathered(x), axis=0) for x in (features, fake["features"])]
                 loss += self.settings["feature_weight"] * tf.reduce_mean(tf.square(means[0] - means[1]))
+            if self.settings["reconstruction_weight"]:
+                distance = tf.reduce_mean(tf.abs(tf.cast(real, drawn["image"].dtype) - drawn["image"]))
+                loss += self.settings["reconstruction_weight"] * distance
             own = self.optimizer.scale_loss(share * loss)
         variables = self.generator.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(own, variables), variables, strict=True))
