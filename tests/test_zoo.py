@@ -241,6 +241,22 @@ def test_discriminator_tells_right_from_wrong_texts(fitted):
     assert (right > wrong).sum() >= 7
 
 
+def test_drawn_pictures_come_near_those_they_are_measured_against(eight, fitted):
+    import tensorflow as tf
+
+    def distances(model, x, y):
+        drawn = model({**x, "noise": np.zeros((8, model.noise_dim), "float32")})["image"].numpy()
+        return [np.abs(drawn - pictures).mean() for pictures in (y["image"], rolled(y["image"]))]
+
+    keras.utils.set_random_seed(0)
+    settings = {**EIGHT["conditional_gan"], "weight_decay": 0.0, "reconstruction_weight": 30.0}
+    model, (x, y) = zoo.build("conditional_gan", preset="tiny", **settings), batch("conditional_gan", eight, **settings)
+    model.fit(tf.data.Dataset.from_tensors((x, y)).repeat(150), verbose=0)
+    own, others = distances(model, x, y)
+    assert own < 0.5 * others
+    assert own < 0.7 * distances(*fitted("conditional_gan")[:3])[0]  # of twice the steps, without that weight
+
+
 def test_average_of_the_generator_follows_it(fitted):
     model, x, _, before, _ = fitted("conditional_gan")
     by_id = dict(zip([id(w) for w in model.weights], before, strict=True))
