@@ -35,7 +35,13 @@ def fusions_table():
 
 
 def results_table():
-    return _reproduce.table(protocols.shipped().values())
+    shipped = protocols.shipped()
+    parts = [_reproduce.table(shipped.values())]
+    for name, result in shipped.items():
+        details = getattr(protocols.module(name), "details", None)
+        if details:
+            parts.append(f"`{name}`, the mean over its seeds:\n\n{details(result['measured'])}")
+    return "\n\n".join(parts)
 
 
 TABLES = {"models": models_table, "fusions": fusions_table, "results": results_table}
