@@ -1,11 +1,12 @@
 """The tables of the README are made from the code. `python tests/test_readme.py` writes them anew."""
 
 import inspect
+import json
 import pathlib
 import re
 
 import zoo
-from zoo import _registry, _reproduce, protocols
+from zoo import _registry, _reproduce, _weights, protocols
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -44,7 +45,27 @@ def results_table():
     return "\n\n".join(parts)
 
 
-TABLES = {"models": models_table, "fusions": fusions_table, "results": results_table}
+def weights_table():
+    rows = ["| name | of its test split | | by chance or another row | parameters | MB |", "|---|---|---|---|---|---|"]
+    for name in _weights.names():
+        folder = _weights.folder_of(name)
+        (title, metric), (control, other) = REACHED[name]
+        found = json.loads((folder / "metrics/test.json").read_text(encoding="utf-8"))
+        chance = f"{found[control][other]:.3f}" if control else "—"
+        megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+        size = f"{zoo.load(name).model.count_params():,}"
+        rows.append(
+            f"| `{name}` | {title}: {metric} | {found[title][metric]:.3f} | {chance} | {size} | {megabytes:.1f} |"
+        )
+    return "\n".join(rows)
+
+
+REACHED = {
+    "captioner:scenes": (("text from image", "exact_match"), ("given another row", "exact_match")),
+    "dual_encoder:scenes": (("image -> text", "recall@1"), (None, None)),
+    "vqa:scenes": (("image and question", "accuracy"), ("most frequent answer to the question", "accuracy")),
+}
+TABLES = {"models": models_table, "fusions": fusions_table, "results": results_table, "weights": weights_table}
 
 
 def with_tables(text):
