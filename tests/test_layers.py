@@ -328,6 +328,7 @@ UNKNOWN, END = 1, 3
         ({"punctuation": "keep"}, "a! a b", [UNKNOWN, A, B, END, 0, 0]),
         ({"punctuation": "keep"}, "a ! 。", [A, MARK, STOP, END, 0, 0]),
         ({"lower": False}, "Red red", [UNKNOWN, RED, END, 0, 0, 0]),
+        ({}, "red圆a。圆圆", [RED, ROUND, A, STOP, ROUND, END]),  # what sets no spaces is a token a character
         ({"length": 1}, "red", [END]),
         ({"unit": "characters"}, "圆ab。", [ROUND, A, B, STOP, END, 0]),
         ({"unit": "characters"}, "a。b!", [A, STOP, B, MARK, END, 0]),
@@ -357,6 +358,12 @@ def test_tokenize_text_survives_bytes_that_are_no_text():
 
 def read(layer, ids):
     return [text.decode() for text in layer.texts(ids).numpy()]
+
+
+def test_written_chinese_sets_no_spaces():
+    layer = layers.TokenizeText(12, vocabulary=[*"卡片索引ねこ", "card"])
+    written = ["卡片索引", "card 卡片 card", "ねこ, 卡"]
+    assert read(layer, layer(strings(*written))) == ["卡片索引", "card 卡片 card", "ねこ [UNK] 卡"]
 
 
 @settings(max_examples=40, deadline=None)

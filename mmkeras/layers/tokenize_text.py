@@ -7,6 +7,7 @@ import tensorflow as tf
 
 PADDING, UNKNOWN, START, END = "", "[UNK]", "[START]", "[END]"
 SPECIAL = (PADDING, UNKNOWN, START, END)
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]"  # scripts that set no spaces between words
 # What `punctuation="strip"` removes and "separate" sets apart: ASCII punctuation and the common CJK marks.
 _PUNCTUATION = r"[!\"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~'。、，！？：；（）「」]"
 
@@ -21,7 +22,7 @@ class TokenizeText(keras.layers.Layer):
     Args:
         length: number of ids, [END] counted.
         vocabulary: the words, without the special ones; empty until fitted (`mmkeras.data.adapt`).
-        unit: `"words"`, split at white space, or `"characters"` (for Chinese and others that use none).
+        unit: `"words"`, split at white space, Chinese and Japanese characters a token each; or `"characters"`.
         lower: whether to lower the case.
         punctuation: `"separate"` makes a token of each mark, `"strip"` removes them, `"keep"` leaves them.
 
@@ -72,7 +73,7 @@ class TokenizeText(keras.layers.Layer):
         if self.unit == "characters":
             texts = tf.strings.regex_replace(tf.strings.strip(texts), r"\s+", " ")
             return tf.strings.unicode_split(texts, "UTF-8", errors="replace")
-        return tf.strings.split(texts)
+        return tf.strings.split(tf.strings.regex_replace(texts, _UNSPACED, r" \0 "))
 
     def count(self, texts):
         """A Counter of the tokens in a NumPy array of texts."""
@@ -102,6 +103,8 @@ class TokenizeText(keras.layers.Layer):
         if self.unit == "characters":
             return tf.strings.reduce_join(words, axis=-1)
         joined = tf.strings.reduce_join(words, axis=-1, separator=" ")
+        for _ in range(2):  # the second time those whose neighbour was joined to another the first time
+            joined = tf.strings.regex_replace(joined, f"({_UNSPACED}) ({_UNSPACED})", r"\1\2")
         if self.punctuation != "separate":
             return joined
         joined = tf.strings.regex_replace(joined, r" ([,.;:!?%)\]}])", r"\1")
