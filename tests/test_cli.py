@@ -250,10 +250,27 @@ def test_a_fault_of_our_own_is_told_in_a_line_too(capsys, monkeypatch):
     monkeypatch.setattr(_cli._registry, "describe", fail)
     code, _, error = run(capsys, "describe", "autoencoder")
     assert code == 2
-    assert error == "zoo: internal error: AttributeError: no such thing ZOO_TRACEBACK=1 shows where.\n"
+    assert error == "zoo: internal error: AttributeError: no such thing. ZOO_TRACEBACK=1 shows where.\n"
     monkeypatch.setenv("ZOO_TRACEBACK", "1")
     with pytest.raises(AttributeError):
         run(capsys, "describe", "autoencoder")
+
+
+def test_a_package_that_is_not_there_is_told_in_a_line(capsys, monkeypatch):
+    def fail(name):
+        raise ModuleNotFoundError("No module named 'jax'", name="jax")
+
+    monkeypatch.setattr(_cli._registry, "describe", fail)
+    assert run(capsys, "describe", "autoencoder")[2] == "zoo: error: The package `jax` is not installed.\n"
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    said = "zoo: error: The package `jax`, which KERAS_BACKEND asks for, is not installed.\n"
+    assert run(capsys, "describe", "autoencoder")[::2] == (2, said)
+
+
+def test_columns_of_no_known_kind_are_told(capsys, shoes):
+    code, _, error = run(capsys, "data", "check", str(shoes))
+    assert code == 2
+    assert "has the columns photo, title, kind, none of which is called after its kind. Say what they are" in error
 
 
 def test_the_column_that_is_not_there_is_the_one_named(capsys, shoes):

@@ -213,7 +213,7 @@ def test_a_mistake_is_a_line_on_the_page(runs, tmp_path):
 def test_without_gradio_a_line_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert _cli.main(["demo"]) == 2
-    assert capsys.readouterr().err == 'zoo: error: zoo demo needs Gradio: pip install "mmkeras[demo]".\n'
+    assert capsys.readouterr().err == "zoo: error: zoo demo needs Gradio: pip install gradio.\n"
 
 
 def test_a_run_that_is_none_and_a_port_that_is_taken_are_told(capsys):

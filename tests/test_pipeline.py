@@ -141,6 +141,11 @@ def test_a_large_seed_is_a_seed():
     assert len(list(batches(split, prepared, 2, seed=2**31 - 1, epoch=9))) == 2
 
 
+def test_a_preprocessor_that_was_not_fitted_is_told():
+    with pytest.raises(DataError, match="knows no value of `label`. Fit it on training rows first"):
+        numbered(4).batches(preprocessor())
+
+
 def test_epochs_without_a_number_differ_from_pass_to_pass():
     split = numbered()
     dataset = batches(split, fitted(split, augment=Augment({"image": "image"}, shift=0.3)), 20)

@@ -572,6 +572,7 @@ def test_search_is_the_ranking_by_cosine(retriever):
     assert ids == [split.cells("id")[i] for i in best]
     np.testing.assert_allclose(scores, cosine[best], rtol=1e-6)
     assert len(pictures) == 4
+    np.testing.assert_array_equal(retriever.embed("image", "test"), retriever.embed("image", retriever.split("test")))
     gallery = export.SearchIndex(retriever.embed("image", split), split.cells("id"))
     signature = export.search_signature(gallery, retriever.signatures["encode_text"], 4)
     answer = signature({"text": ["a large red circle", ""]})

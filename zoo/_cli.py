@@ -39,11 +39,17 @@ def main(arguments=None):
             raise
         print(f"zoo: error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if os.environ.get("ZOO_TRACEBACK"):
+            raise
+        asked = ", which KERAS_BACKEND asks for," if error.name == os.environ.get("KERAS_BACKEND") else ""
+        print(f"zoo: error: The package `{error.name}`{asked} is not installed.", file=sys.stderr)
+        return 2
     except Exception as error:  # no mistake of the user's, as far as we know: say it in a line all the same
         if os.environ.get("ZOO_TRACEBACK"):
             raise
-        said = str(error).strip().splitlines() or [""]
-        print(f"zoo: internal error: {type(error).__name__}: {said[0]} ZOO_TRACEBACK=1 shows where.", file=sys.stderr)
+        said = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        print(f"zoo: internal error: {type(error).__name__}: {said}. ZOO_TRACEBACK=1 shows where.", file=sys.stderr)
         return 2
     return code or 0
 

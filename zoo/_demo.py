@@ -41,7 +41,7 @@ def _demo(options):
     try:
         import gradio  # noqa: F401
     except ImportError:
-        raise ValueError('zoo demo needs Gradio: pip install "mmkeras[demo]".') from None
+        raise ValueError("zoo demo needs Gradio: pip install gradio.") from None
     with _bound(options.host, options.port) as bound, tempfile.TemporaryDirectory(prefix="zoo-demo-") as folder:
         with quiet_start():
             import tensorflow as tf

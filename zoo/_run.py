@@ -243,9 +243,10 @@ class Run:
                         )
         return None
 
-    def embed(self, name: str, values: sources.Split | list[Any]) -> np.ndarray:
-        """Embeddings `(rows, dim)` of one modality: of a Split's column, or of a list of texts."""
+    def embed(self, name: str, values: str | sources.Split | list[Any]) -> np.ndarray:
+        """Embeddings `(rows, dim)` of one modality: of the column of a split or of its name, or of a list of texts."""
         signature = self.signatures[f"encode_{name}"]
+        values = self.split(values) if isinstance(values, str) else values
         if isinstance(values, list):
             batches = ({name: values[i : i + 256]} for i in range(0, len(values), 256))
         else:

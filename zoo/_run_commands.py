@@ -35,7 +35,8 @@ def add_run_commands(commands):
     command.add_argument("folder", metavar="RUN")
     command.add_argument("values", nargs="+", metavar="NAME=VALUE", help="image=cat.png text='a red circle'")
     command.add_argument("--signature", default="serving_default")
-    command.add_argument("--out", help="folder for the pictures, sounds and clips of an answer (.)", default=".")
+    told = "folder for the pictures, sounds and clips of an answer (predictions)"
+    command.add_argument("--out", help=told, default="predictions")
     command.set_defaults(run=_predict)
 
     command = commands.add_parser("explain", help="a figure of where in a row a model's answer came from")

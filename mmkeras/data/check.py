@@ -33,8 +33,14 @@ def checked(
         known: `{target: labels}` seen in training; another label is bad.
 
     Raises:
-        DataError: naming the first bad row.
+        DataError: naming the first bad row; or if no labels are known.
     """
+    for target, labels in (known or {}).items():
+        if not labels:
+            raise DataError(
+                f"The preprocessor knows no value of `{target}`. Fit it on training rows first: "
+                "mmkeras.data.adapt(preprocessor, source.train)."
+            )
     kinds = {**modalities, **{target: split.kinds.get(target, target) for target in targets}}
     raw = {column: split.cells(column) for column in kinds}
     plain = {column: [None] * len(split) for column in kinds}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mmkeras.data.check import checked
 from mmkeras.data.duplicates import near_duplicates
 from mmkeras.data.manifest import plain_cell
-from mmkeras.data.source import ENCODED, MODALITIES, TARGETS, Source
+from mmkeras.data.source import ENCODED, MODALITIES, TARGETS, DataError, Source
 from mmkeras.data.stored import opened
 
 
@@ -17,8 +17,12 @@ def report(source: Source, modalities: Mapping[str, str] | None = None) -> tuple
     Args:
         source: a Source.
         modalities: `{column: kind}`; all columns of a known kind if None.
+
+    Raises:
+        DataError: if no column is of a known kind, or a split has no usable row.
     """
     lines, num_bad, kept = [], 0, {}
+    _check_kinds(source, modalities)
     for name, split in source.splits.items():
         chosen = modalities or {column: kind for column, kind in split.kinds.items() if kind in MODALITIES}
         kept[name] = good = checked(split, chosen, skip_bad=True, decode=True)
@@ -57,6 +61,15 @@ def report(source: Source, modalities: Mapping[str, str] | None = None) -> tuple
             example = f"such as {here}, which is {there}"
             lines.append(f"{name}: {len(pairs)} rows are in the training split as well, or nearly so, {example}")
     return lines, num_bad
+
+
+def _check_kinds(source, modalities):
+    split = next(iter(source.splits.values()))
+    if not modalities and not set(split.kinds.values()) & set(MODALITIES):
+        raise DataError(
+            f"{source.spec} has the columns {', '.join(split.kinds)}, none of which is called after its kind. Say what "
+            "they are: --columns photo=image,title=text,kind=label."
+        )
 
 
 def _labels(split, column):
