@@ -46,7 +46,7 @@ def results_table():
 
 
 def weights_table():
-    rows = ["| name | of its test split | | by chance or another row | parameters | MB |", "|---|---|---|---|---|---|"]
+    rows = ["| name | measured on its test split | found | a control | parameters | MB |", "|---|---|---|---|---|---|"]
     for name in _weights.names():
         folder = _weights.folder_of(name)
         (title, metric), (control, other) = REACHED[name]
@@ -55,7 +55,7 @@ def weights_table():
         megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         size = f"{zoo.load(name).model.count_params():,}"
         rows.append(
-            f"| `{name}` | {title}: {metric} | {found[title][metric]:.3f} | {chance} | {size} | {megabytes:.1f} |"
+            f"| `{name}` | {title}: {metric} | {found[title][metric]:.3f} | {chance} | {size} | {megabytes:.2f} |"
         )
     return "\n".join(rows)
 

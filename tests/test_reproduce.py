@@ -59,8 +59,8 @@ def test_a_result_holds_mean_deviation_and_interval(protocol, tmp_path):
     assert one["deviation"] == pytest.approx(np.std([2, 3, 5], ddof=1))
     expected = scipy.stats.t.interval(0.95, 2, np.mean([2, 3, 5]), scipy.stats.sem([2, 3, 5]))
     np.testing.assert_allclose(one["interval"], expected, rtol=1e-3)
-    lines = _reproduce.table([result]).splitlines()
-    assert lines[2].startswith("| `two` | a, % | 7 (Somebody 2020) | 3 (aim 9) | 3.3 ± 1.5 | -0.5 to 7.1 | 3 |")
+    lines = _reproduce.table([result]).splitlines()  # no share is below 0
+    assert lines[2].startswith("| `two` | a, % | 7 (Somebody 2020) | 3 (aim 9) | 3.3 ± 1.5 | 0.0 to 7.1 | 3 |")
     assert lines[3] == "|  | b, nats | — | — | 1.50 ± 0.00 | 1.50 to 1.50 |  |  |"
 
 

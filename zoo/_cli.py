@@ -304,7 +304,7 @@ def _quickstart(options):
 
 def _add_bench(commands):
     command = commands.add_parser("bench", help="run a benchmark: " + ", ".join(bench.names()))
-    command.add_argument("name")
+    command.add_argument("name", help=", ".join(bench.names()))
     command.add_argument("--out", help="folder of its runs (bench/NAME)")
     command.add_argument("--only", type=lambda text: text.split(","), help="name,name,… of what it measures (all)")
     command.add_argument("--seed", type=int, default=0)
@@ -325,7 +325,7 @@ def _bench(options):
 
 def _add_reproduce(commands):
     command = commands.add_parser("reproduce", help="run a published protocol: " + ", ".join(protocols.names()))
-    command.add_argument("name")
+    command.add_argument("name", help=", ".join(protocols.names()))
     command.add_argument("--out", default="results", help="folder of the file that it writes, NAME.json")
     command.add_argument("--work", default="reproduced", help="folder of its runs; what is done there is kept")
     command.add_argument("--quick", action="store_true", help="one seed, a tenth of the work, nothing in --out")

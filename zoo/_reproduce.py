@@ -116,5 +116,10 @@ def _reach(one):
 
 
 def _interval(one):
-    digits = 1 if one["unit"] == "%" else 2
-    return f"{one['interval'][0]:.{digits}f} to {one['interval'][1]:.{digits}f}" if one["interval"] else "—"
+    """The interval as it is written; no share is below 0 or above 100 %, nor a count below 0."""
+    if not one["interval"]:
+        return "—"
+    digits, (low, high) = (1 if one["unit"] == "%" else 2), one["interval"]
+    if one["unit"] != "points":
+        low, high = max(low, 0.0), min(high, 100.0) if one["unit"] == "%" else high
+    return f"{low:.{digits}f} to {high:.{digits}f}"

@@ -164,9 +164,11 @@ def _doctor(options):
 
 def _card(options):
     run = _load(options.folder)
+    from zoo import _weights
     from zoo._card import write_card
 
-    print(write_card(run, options.out, options.licence))
+    licence = options.licence or (_weights.LICENCE if _weights.is_name(options.folder) else None)
+    print(write_card(run, options.out, licence))
 
 
 def _predict(options):
