@@ -313,7 +313,13 @@ def test_written_sentences_are_those_of_a_loop_in_python(trained, raw):
 # What the models looked at
 
 
-@pytest.mark.parametrize("name", ["fusion_classifier", "tagger", "vqa", "sentiment", "dual_encoder", "multitask"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fusion_classifier", "vqa", "dual_encoder"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("tagger", "sentiment", "multitask")),
+    ],
+)
 def test_a_row_is_explained(trained, name):
     run = trained(name)
     split = run.split("test")

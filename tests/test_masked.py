@@ -187,6 +187,7 @@ def test_the_hidden_is_predicted_from_the_rest_of_all(trained):
     assert (trained.path / "figures" / "hidden-test.png").exists()
 
 
+@pytest.mark.long
 def test_another_rows_numbers_tell_other_words(trained):
     module, split = trained.module, trained.split("test")
     right = []
@@ -201,6 +202,7 @@ def test_another_rows_numbers_tell_other_words(trained):
     assert right[1] < 0.5
 
 
+@pytest.mark.long
 def test_unknown_words_and_what_is_absent_are_filled_in(trained):
     split = trained.split("test")
     pictures, texts = split.cells("image")[:40], split.cells("text")[:40]

@@ -120,6 +120,7 @@ def test_a_queue_holds_what_was_seen_last():
     assert (layer(query, batches[0]).numpy() < -1e5).all()
 
 
+@pytest.mark.long
 def test_a_dual_encoder_learns_with_a_queue_and_with_attention(tmp_path):
     options = {"preset": "tiny", "text_encoder": "bag", "epochs": 16, "queue": 20, "pool": "attention", "verbose": 0}
     run = zoo.train("dual_encoder", "scenes:64", out=tmp_path / "run", **options)
@@ -133,6 +134,7 @@ def test_a_dual_encoder_learns_with_a_queue_and_with_attention(tmp_path):
         zoo.build("dual_encoder", preset="tiny", queue=4, loss="siglip")
 
 
+@pytest.mark.long
 def test_deep_cca_turns_its_views_towards_each_other(tmp_path):
     """The loss leaves the axes of the two views open; the directions found after the last epoch bring them together."""
     rng = np.random.default_rng(0)

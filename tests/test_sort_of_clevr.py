@@ -105,6 +105,7 @@ def small(monkeypatch):
 
 
 # Keras leaves its log open when it is interrupted.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_training_that_was_interrupted_keeps_its_epochs(small, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "NETWORKS", {"CNN and MLP": protocol.NETWORKS["CNN and MLP"]})

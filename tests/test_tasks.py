@@ -32,6 +32,7 @@ def test_questions_are_answered_from_the_picture(answering):
     assert (answering.path / "figures" / "attention-test.png").stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_pictures_of_other_questions_are_no_help(answering):
     (x, y), *_ = answering.batches(answering.split("test"), batch_size=500)
 

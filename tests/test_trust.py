@@ -36,6 +36,7 @@ def test_two_runs_of_one_seed_give_equal_metrics(source, first, tmp_path):
     assert reached(source, tmp_path, seed=1) != first
 
 
+@pytest.mark.long
 def test_labels_that_were_permuted_give_chance(source, first, tmp_path):
     splits = {}
     for number, (name, split) in enumerate(source.splits.items()):

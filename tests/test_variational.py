@@ -184,6 +184,7 @@ def test_everything_is_measured_and_drawn(trained):
         run.evaluate("test", classifier=run)
 
 
+@pytest.mark.long
 def test_coherence_counts_the_labels_that_agree(trained, monkeypatch):
     """A judge that calls every picture a circle and every text a square, and then both a circle."""
     run, _ = trained
