@@ -226,6 +226,7 @@ def test_data_check_counts_what_is_absent(capsys, shoes):
     code, said, _ = run(capsys, "data", "check", str(shoes), "--columns", "photo=image,title=text",
                         "--modalities", "photo=image,title=text")  # fmt: skip
     assert code == 0
+    assert said.startswith("columns: photo (image), title (text), kind\n")
     assert "absent in 1 rows" in said
 
 

@@ -88,6 +88,13 @@ def test_scenes_are_those_of_the_golden_hashes():
     assert hashes() == GOLDEN
 
 
+def test_a_source_says_what_is_in_it():
+    source = data.scenes(80)
+    columns = "image (image), text (text), tags (tags), label (label), object, question (text)"
+    assert repr(source).startswith(f"<Source scenes:80: train 80, validation 10, test 10 rows; {columns}")
+    assert repr(source.test).startswith(f"<Split test: 10 rows; {columns}")
+
+
 def test_scenes_of_another_seed_are_others():
     assert data.scenes(8, seed=1).train.cells("image") != data.scenes(8).train.cells("image")
     assert data.scenes(8).train.cells("image") == data.scenes(100).train.cells("image")[:8]

@@ -258,6 +258,7 @@ def _check(options):
     except data.DataError:
         source, all_read = data.open(options.source, options.columns, skip_bad=True), False
     lines, num_bad = data.report(source, options.modalities)
+    print(f"columns: {next(iter(source.splits.values())).told()}")
     print("\n".join(lines))
     if not all_read:
         print("The rows named above as skipped cannot be read at all; they are not among the counted.")

@@ -58,6 +58,13 @@ class Split:
         self._num_rows = num_rows
         self._checked: dict[object, Split] = {}
 
+    def __repr__(self) -> str:
+        return f"<Split {self.name}: {len(self):,} rows; {self.told()}>"
+
+    def told(self) -> str:
+        """Its columns, in words: `image (image), text (text), id`."""
+        return ", ".join(name if kind == "other" else f"{name} ({kind})" for name, kind in self.kinds.items())
+
     def __len__(self) -> int:
         return self._num_rows
 
@@ -177,6 +184,10 @@ class Source:
         self.spec = spec
         self.splits = splits
         self.rule = rule
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
+        return f"<Source {self.spec}: {rows} rows; {next(iter(self.splits.values())).told()}>"
 
     def __getattr__(self, name: str) -> Split:
         if name in self.__dict__.get("splits", ()):
