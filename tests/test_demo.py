@@ -102,7 +102,7 @@ def test_ask_answers_and_shows_where_it_looked(runs):
     given = {name: [ROWS.cells(name)[0]] for name in ("image", "question")}
     assert max(found["shares"], key=found["shares"].get) == runs["vqa"].predict(**given)["answer"][0]
     assert [(picture.shape, caption) for picture, caption in found["pictures"]] == [
-        ((16, 16, 3), "what it saw"), ((16, 16, 3), "where it looked"),
+        ((48, 48, 3), "what it saw"), ((48, 48, 3), "where it looked"),
     ]  # fmt: skip
 
 

@@ -181,8 +181,8 @@ def caption(row):
 
 def remark(row):
     """An opinion of the first object."""
-    first, opinion = row["objects"][0], REMARKS[row["mood_text"]][row["opinion"]]
-    return f"what {'an' if opinion[0] in 'au' else 'a'} {opinion} {first['color']} {first['shape']}"
+    first = row["objects"][0]
+    return f"what a {REMARKS[row['mood_text']][row['opinion']]} {first['color']} {first['shape']}"
 
 
 def features(row):
