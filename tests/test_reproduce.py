@@ -20,6 +20,7 @@ from zoo.protocols import (
     caption_scenes,
     corrnet_mnist,
     domain_shift,
+    emoji_retrieval,
     few_shot_emoji,
     pid_fusion,
     robustness,
@@ -239,6 +240,57 @@ def test_missing_drawings_are_told(tmp_path, monkeypatch, capsys):
     assert said.startswith(f"zoo: error: Expected drawings of emoji in {tmp_path}, or where EMOJI_DATA_DIR says.")
     assert "googlefonts/noto-emoji (Apache 2.0)" in said
     assert "\n" not in said
+
+
+class Drawn:
+    """A run of drawings and their names; what it reached says which pair, split and rank it is of."""
+
+    model = type("Model", (), {"count_params": lambda self: 5})()
+
+    def split(self, name):
+        return name
+
+    def evaluate(self, split):
+        columns = ["image", *emoji_retrieval.LANGUAGES.values()]
+        seen = 0.5 if split == "test_style" else 0.0
+        return {
+            f"{a} -> {b}": {
+                f"recall@{k}": seen + columns.index(a) / 10 + columns.index(b) / 100 + k / 1000 for k in (1, 10)
+            }
+            for a, b in itertools.permutations(columns, 2)
+        }
+
+
+def test_names_are_asked_for_in_every_language_and_of_the_pixels(emoji, tmp_path, monkeypatch):
+    monkeypatch.setattr(emoji_retrieval, "trained", lambda name, data, out, **options: Drawn())
+    drawings = {
+        "train": ([[0.0], [0.1], [0.9]], ["sun", "sun", "moon"]),
+        "test_style": ([[0.2], [0.4], [0.6]], ["sun", "moon", "star"]),
+    }
+    monkeypatch.setattr(emoji_retrieval, "_pixels", lambda run, split: tuple(map(np.array, drawings[split])))
+    one = emoji_retrieval.measure(tmp_path / "work", 0, quick=False)
+    values = {row: round(value, 3) for row, value in one["values"].items()}
+    assert set(values) == set(emoji_retrieval.ROWS)
+    assert values["unseen style, R@1, picture to name, English"] == 51.1  # image -> text, first rank
+    assert values["unseen style, R@10, name to picture, English"] == 61.0
+    assert values["unseen emoji, R@10, picture to name, Chinese"] == 5.0
+    assert values["unseen emoji, R@10, English name to German name"] == 13.0
+    # "sun" is nearest to .2; to .4 as well, "moon" second; nobody drew a star.
+    assert values["unseen style, R@1, nearest pixels"] == pytest.approx(100 / 3, abs=1e-3)
+    assert values["unseen style, R@10, nearest pixels"] == pytest.approx(200 / 3, abs=1e-3)
+
+
+@pytest.mark.long
+def test_a_drawing_is_its_own_nearest(emoji, tmp_path):
+    for path in emoji.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.dumps({**row, **{f"text_{x}": row["text"] for x in ("de", "fr", "zh")}}) for row in rows]
+        path.write_text("\n".join(lines))
+    tiny = {"preset": "tiny", "image_size": (16, 16), "image_width": 4, "text_dim": 8, "text_width": 8, "epochs": 1}
+    run = _training.trained("dual_encoder", str(emoji), tmp_path / "run", **{**emoji_retrieval.OPTIONS, **tiny})
+    assert emoji_retrieval.nearest_pixels(run, "train", "train") == {1: 1.0, 10: 1.0}
+    assert emoji_retrieval.nearest_pixels(run, "train", "test_style") == {1: 0.0, 10: 0.0}  # no name is shared
+    assert {"image -> text_zh", "text_fr -> image", "text -> text_de"} <= set(run.evaluate("test_style"))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import zoo
 from mmkeras import data, export
 from mmkeras.layers import QueuedSimilarity
 from mmkeras.runs import RunFolder, replaced
-from zoo import _epochs, _fit_preprocessor, _registry, _train
+from zoo import _epochs, _fit_preprocessor, _registry, _retrieval, _train
 from zoo._config import Config, hp, parse
 from zoo._run import Run
 
@@ -176,10 +176,12 @@ def test_encoders_begin_with_the_weights_of_another_run(tmp_path):
         np.testing.assert_allclose(own, other, atol=1e-6)
     assert not encoders["image"][0].trainable_weights
     assert encoders["text"][0].trainable_weights
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["warm_start"] == "path:../tags"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["warm_start"] == ["path:../tags"]
 
     run.preprocessor.reader("text").set_vocabulary(["other", "words"])
-    assert _train.warm_start_encoders(run, tagged).endswith("`image`. Not: `text` (its vocabulary is another).")
+    assert _train.warm_start_encoders(run, [tagged]).endswith("`image`. Not: `text` (its vocabulary is another).")
+    said = _train.warm_start_encoders(run, [tagged, run])  # each from the first that has one alike
+    assert said == f"Encoders that begin with the weights of {tagged.called}: `image`; of {run.called}: `text`."
     said = r"`image` \(its encoder is another\), `remark` \(the other run has no text of that name\)"
     with pytest.raises(ValueError, match=said):
         zoo.train("sentiment", "scenes:16", out=tmp_path / "wider", image_width=4, **warm)
@@ -564,6 +566,36 @@ def test_retrieval_is_that_of_brute_force_and_beats_chance(retriever):
         for k in (1, 5, 10):
             assert found[f"recall@{k}"] == pytest.approx(np.mean(first <= k))
         assert found["recall@10"] > 2 * 10 / found["gallery"]
+
+
+class Embedded:
+    """A run whose embeddings are given by text, and by row for pictures."""
+
+    def __init__(self, **vectors):
+        self.vectors = vectors
+        kinds = {name: "image" if name == "image" else "text" for name in vectors}
+        self.config = type("Config", (), {"names": sorted(kinds), "modalities": kinds})
+
+    def embed(self, name, given):
+        return np.array([self.vectors[name][key] for key in (given if isinstance(given, list) else given.cells("id"))])
+
+
+def test_names_in_two_languages_find_those_they_stand_beside():
+    # "bank" is "Bank" and "Ufer" by the row; "Ufer" lies nearest to it, "Baum" between.
+    columns = {"id": ["0", "1", "2"], "text": ["bank", "bank", "tree"], "text_de": ["Bank", "Ufer", "Baum"]}
+    kinds = {"id": "other", "text": "text", "text_de": "text"}
+    split = data.Split("test", columns, kinds, 3, str)
+    run = Embedded(
+        text={"bank": [1.0, 0.0], "tree": [0.0, 1.0]},
+        text_de={"Ufer": [1.0, 0.0], "Baum": [0.8, 0.6], "Bank": [0.0, 1.0]},
+    )
+    report = _retrieval.report(run, split)
+    assert set(report) == {"text -> text_de", "text_de -> text"}
+    there, back = report["text -> text_de"], report["text_de -> text"]
+    assert (there["queries"], there["gallery"], back["queries"], back["gallery"]) == (2, 3, 3, 2)
+    assert there["recall@1"] == 0.5  # "bank" finds "Ufer"; "tree" finds "Bank" first, "Baum" second
+    assert there["mrr"] == pytest.approx((1 + 1 / 2) / 2)
+    assert back["recall@1"] == pytest.approx(1 / 3)  # "Ufer" alone: "Baum" and "Bank" find the other's
 
 
 def test_search_is_the_ranking_by_cosine(retriever):

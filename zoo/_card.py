@@ -81,8 +81,9 @@ def _training(run):
     if changed:
         lines.append("What differs from the preset `base`: " + ", ".join(
             f"`{name}={_registry.written(getattr(run.config, name))}`" for name in changed) + ".")  # fmt: skip
-    if run.saved.get("warm_start"):
-        lines.append(f"Its encoders, where they are alike, began with the weights of `{run.saved['warm_start']}`.")
+    if run.saved["warm_start"]:
+        others = ", ".join(f"`{other}`" for other in run.saved["warm_start"])
+        lines.append(f"Its encoders, where they are alike, began with the weights of {others}.")
     return "\n\n".join(lines)
 
 

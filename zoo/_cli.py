@@ -125,7 +125,9 @@ def _add_train(commands, name):
     command.add_argument("--deterministic", action="store_true", help="equal runs to the last bit, slower")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     command.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    command.add_argument("--warm-start", metavar="RUN", help="run whose encoders this one's begin with")
+    command.add_argument(
+        "--warm-start", metavar="RUN", action="append", help="run whose encoders this one's begin with; may be repeated"
+    )
     command.add_argument("--doctor", action="store_true", help="say after an epoch what ails the model")
     command.add_argument(
         "--checkpoint-seconds", type=float, default=60.0, help="between checkpoints within an epoch; 0 for every step"

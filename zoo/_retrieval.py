@@ -1,5 +1,6 @@
 """How well the modalities of a run find each other, by the signatures `encode_<name>`: a report and a figure."""
 
+import collections
 import itertools
 
 
@@ -7,22 +8,23 @@ def report(run, split):
     """Retrieval between each two modalities: `{"image -> text": {"recall@1": …, "queries": …, "gallery": …}}`.
 
     Galleries: the unique texts of the split; all its pictures. With texts, a picture's own text is right, and so is
-    every picture of a text. Without texts, the row itself is right.
+    every picture of a text. Between two texts, as of two languages, those are right that stand in one row. Without
+    texts, the row itself is right.
     """
     import numpy as np
 
     from mmkeras import metrics
 
-    found = {}
+    found, galleries = {}, {name: _embed(run, split, name) for name in run.config.names}
     for a, b in itertools.permutations(run.config.names, 2):
-        (queries, query_keys), (items, item_keys) = _embed(run, split, a), _embed(run, split, b)
+        (queries, query_keys), (items, item_keys) = galleries[a], galleries[b]
         keys = {}
         if run.config.modalities[a] != "text" and run.config.modalities[b] == "text":
             query_keys = _texts_by_row(split, b, query_keys)
         elif run.config.modalities[a] == "text" and run.config.modalities[b] != "text":
             item_keys = _texts_by_row(split, a, item_keys)
         elif run.config.modalities[a] == run.config.modalities[b] == "text":
-            raise ValueError("Retrieval between two texts is not measured: neither side has rows of its own.")
+            query_keys, item_keys = (_rows_by_text(split, *side) for side in ((a, query_keys), (b, item_keys)))
         numbers = [[keys.setdefault(k, len(keys)) for k in row] for row in (*query_keys, *item_keys)]
         of_query, of_item = numbers[: len(query_keys)], numbers[len(query_keys) :]
         membership = _membership(of_item, len(keys))
@@ -55,6 +57,15 @@ def _texts_by_row(split, name, keys):
     """Keys that are row numbers, as the texts of these rows."""
     cells = split.cells(name)
     return [[t for t in (cells[i] if isinstance(cells[i], list) else [cells[i]]) if t] for (i,) in keys]
+
+
+def _rows_by_text(split, name, keys):
+    """Keys that are texts, as the numbers of the rows that they stand in."""
+    rows = collections.defaultdict(list)
+    for row, cell in enumerate(split.cells(name)):
+        for text in cell if isinstance(cell, list) else [cell]:
+            rows[text].append(row)
+    return [rows[text] for (text,) in keys]
 
 
 def figures(run, split, num_rows=6, top=5):

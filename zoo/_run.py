@@ -56,7 +56,7 @@ class Run:
         self.preprocessor: sources.Preprocessor = None  # type: ignore[assignment]  # until it is fitted or read
         self.data: str = None  # type: ignore[assignment]
         self.columns: Mapping[str, str] = {}
-        self.warm_start: str | None = None
+        self.warm_start: list[str] = []
         self.mixed_precision: str | None = None
         self.data_service: str | None = None
         self.replicas = sources.ONE  # that train in this process
@@ -422,7 +422,7 @@ def load(path: str | os.PathLike[str], needs_model: bool = True, **hyperparamete
     run.stored, run.called = folder.path, str(path)
     kind, _, rest = saved["data"].partition(":")
     run.data = os.path.normpath(folder.path / rest) if kind == "path" else saved["data"]
-    run.columns, run.warm_start = saved["columns"], saved.get("warm_start")
+    run.columns, run.warm_start = saved["columns"], saved["warm_start"]
     run.mixed_precision = saved.get("mixed_precision")
     inputs, targets = folder.load_model("preprocess"), folder.load_model("targets")
     run.preprocessor = sources.Preprocessor(inputs, targets, run.module.augment(config))

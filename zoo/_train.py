@@ -5,7 +5,7 @@ import os
 import pathlib
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -38,7 +38,7 @@ def train(
     deterministic: bool = False,
     resume: bool = False,
     overwrite: bool = False,
-    warm_start: str | os.PathLike[str] | None = None,
+    warm_start: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     doctor: bool = False,
     checkpoint_seconds: float = 60.0,
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto",
@@ -62,7 +62,8 @@ def train(
         deterministic: whether two runs of one seed are to be equal to the last bit (slower).
         resume: go on with the run in `out` from its last checkpoint; only `epochs` may be changed.
         overwrite: replace the run in `out`.
-        warm_start: folder of another run: encoders of the same name and shape begin with its weights.
+        warm_start: folder of another run, or of several: encoders begin with the weights of the first of them that has
+            one of the same name and shape.
         doctor: whether to say after an epoch what ails the model, see `mmkeras.diagnosis.Doctor`.
         checkpoint_seconds: between two checkpoints within an epoch; 0 for one after every step.
         strategy: which devices and machines train, see `mmkeras.training.make_strategy`. With several workers each
@@ -84,7 +85,9 @@ def train(
         FloatingPointError: if the loss is no longer a number.
         mmkeras.training.Stopped: a KeyboardInterrupt, when SIGTERM or Ctrl-C has come; `resume` goes on from there.
     """
-    _check_options(data, resume, overwrite, warm_start, jit, steps_per_execution)
+    others = [warm_start] if isinstance(warm_start, (str, os.PathLike)) else warm_start or []
+    encoders_of = [str(path) for path in others]
+    _check_options(data, resume, overwrite, encoders_of, jit, steps_per_execution)
     if data_service:
         sources.check_reached(data_service)
     devices = training.make_strategy(strategy)  # before TensorFlow does anything else: several workers need that
@@ -99,8 +102,8 @@ def train(
         source = sources.open(str(data), skip_bad=skip_bad)
         config = _registry.configure(name, preset, **with_columns(hyperparameters, columns, source))
         run = Run(folder.path, name, config, preset, seed, skip_bad, deterministic)
-        run.warm_start = None if warm_start is None else str(warm_start)
         run.data, run.columns, run.mixed_precision = str(data), dict(columns or {}), mixed_precision
+        run.warm_start = encoders_of
         run.source = run.prepared(source.rename(columns))
         train_split = fit_preprocessor(run)
     validation = usable(run, run.source.split("validation"))
@@ -112,7 +115,7 @@ def train(
     with devices.scope(), training.precision(run.mixed_precision):
         _build_model(run, train_split, jit_compile=jit == "on", steps_per_execution=steps_per_execution)
     if not resume:
-        _begin_encoders(run, warm_start, verbose)
+        _begin_encoders(run, encoders_of, verbose)
     teacher = getattr(run.config, "teacher", None)
     soft = {split.name: soft_labels(run, split) for split in (train_split, validation) if teacher}
     for split in (train_split, validation):
@@ -130,7 +133,7 @@ def train(
 def _check_options(data, resume, overwrite, warm_start, jit, steps_per_execution):
     if resume and overwrite:
         raise ValueError("Expected one of --resume and --overwrite: go on with the run, or replace it. Received: both.")
-    if resume and warm_start is not None:
+    if resume and warm_start:
         raise ValueError("A run is resumed from its own checkpoint. Received: --resume and --warm-start.")
     if not resume and data is None:
         raise ValueError("Say what to train on with --data: scenes, a .jsonl or .csv file, a folder, tfds:NAME …")
@@ -172,7 +175,7 @@ def _write_start(run, folder, rows):
             "seed": run.seed,
             "deterministic": run.deterministic,
             "mixed_precision": run.mixed_precision,
-            "warm_start": run.warm_start and relative(run.warm_start, folder.path),
+            "warm_start": [relative(path, folder.path) for path in run.warm_start],
             "versions": {"mmkeras": mmkeras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         }
     )
@@ -193,8 +196,8 @@ def _build_model(run, split, **options):
 
 def _begin_encoders(run, warm_start, verbose):
     config = run.config
-    if warm_start is not None:
-        said = warm_start_encoders(run, load(warm_start))
+    if warm_start:
+        said = warm_start_encoders(run, [load(path) for path in warm_start])
         if verbose:
             print(said)
     elif config.freeze and not (config.image_weights or config.word_vectors):

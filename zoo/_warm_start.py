@@ -1,31 +1,36 @@
-"""Encoders that begin with what another run has learned."""
+"""Encoders that begin with what other runs have learned."""
 
 
-def warm_start_encoders(run, other):
-    """Gives a run's encoders the weights of another run's: those of the same name, and of the same words if a text's.
+def warm_start_encoders(run, others):
+    """Gives each encoder of a run the weights of that of the same name, and of the same words if a text's.
 
     Args:
         run: the Run about to be trained.
-        other: the trained Run.
+        others: trained Runs, of which the first counts that has a like encoder.
 
     Returns:
-        A line that says which encoders begin with the other's weights, and why others do not.
+        A line that says which encoders begin with whose weights, and why others do not.
 
     Raises:
         ValueError: if none does, or one that is frozen does not.
     """
-    reasons = {name: _unlike(run, other, name) for name in run.config.names}
-    taken = [f"`{name}`" for name, why in reasons.items() if why is None]
-    left = ", ".join(f"`{name}` ({why})" for name, why in reasons.items() if why)
-    if not taken or any(reasons[name] for name in run.config.freeze):
+    taken, left = {}, {}
+    for name in run.config.names:
+        reasons = [_unlike(run, other, name) for other in others]
+        if None in reasons:
+            taken[name] = others[reasons.index(None)]
+        else:
+            left[name] = "; ".join(dict.fromkeys(reasons))
+    why = ", ".join(f"`{name}` ({reason})" for name, reason in left.items())
+    if not taken or set(left) & set(run.config.freeze):
         what = "Not every frozen" if taken else "No"
-        raise ValueError(f"{what} encoder can begin with the weights of {other.called}: {left}.")
-    for name, why in reasons.items():
-        if why is None:
-            weights = other.model.get_layer(f"{name}_encoder").get_weights()
-            run.model.get_layer(f"{name}_encoder").set_weights(weights)
-    said = f"Encoders that begin with the weights of {other.called}: {', '.join(taken)}."
-    return f"{said} Not: {left}." if left else said
+        called = " or ".join(other.called for other in others)
+        raise ValueError(f"{what} encoder can begin with the weights of {called}: {why}.")
+    for name, other in taken.items():
+        run.model.get_layer(f"{name}_encoder").set_weights(other.model.get_layer(f"{name}_encoder").get_weights())
+    of = {o.called: ", ".join(f"`{n}`" for n, other in taken.items() if other is o) for o in taken.values()}
+    said = f"Encoders that begin with the weights {'; '.join(f'of {o}: {names}' for o, names in of.items())}."
+    return f"{said} Not: {why}." if left else said
 
 
 def _unlike(run, other, name):

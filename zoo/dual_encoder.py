@@ -36,7 +36,11 @@ class Config(_inputs.Inputs):
     num_classes: int = hp(0, "number of labels; zoo.train takes it from the training split", low=0)
     queue: int = hp(0, "embeddings of earlier batches that are negatives besides, with loss clip", low=0)
     chunk: int = hp(0, "rows of a batch that go through the towers at once in training, to save memory; 0: all", low=0)
-    pool: str = hp("both", "tokens to one vector", ("mean", "max", "both", "attention"))
+    pool: str = hp(
+        "both",
+        "tokens to one vector; flatten: the places of a picture beside each other, of other modalities both",
+        ("mean", "max", "both", "flatten", "attention"),
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -104,7 +108,8 @@ def build(config):
         if config.pool == "attention":
             x, _ = layers.AttentionPool(config.embedding_dim, name=f"{name}_pool")(tokens)
         else:
-            x = layers.Pool(config.pool, name=f"{name}_pool")(tokens)
+            flat = config.pool == "flatten" and config.modalities[name] != "image"
+            x = layers.Pool("both" if flat else config.pool, name=f"{name}_pool")(tokens)
         x = keras.layers.Dropout(config.dropout, name=f"{name}_dropout")(x)
         x = keras.layers.Dense(config.embedding_dim, name=f"{name}_projection")(x)
         if head:
