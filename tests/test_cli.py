@@ -336,6 +336,16 @@ def test_a_file_found_broken_while_it_is_decoded_costs_no_run(capsys, shoes, tmp
     assert not (tmp_path / "x").exists()
 
 
+def test_list_says_what_a_model_is_and_which_weights_there_are(capsys):
+    code, out, _ = run(capsys, "list")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert code == 0
+    assert list(lines) == _cli._registry.names()
+    assert lines["captioner"].startswith("Captioning: pictures")
+    assert lines["captioner"].endswith(" [captioner:scenes]")
+    assert "[" not in lines["tagger"]
+
+
 def test_a_reader_that_goes_away_ends_the_command_in_silence():
     command = [sys.executable, "-m", "zoo._cli", "list"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -74,6 +74,10 @@ MISTAKES = {
         of(image=np.full((8, 16, 16, 3), 255, "uint8")),
         "Expected pixels in 0..1 in `image`. Received: uint8 from 255 to 255. Divide by 255 where they are bytes.",
     ),
+    "pixels in 0..255 that are predicted": (
+        lambda model: model.predict({**X, "image": np.full((8, 16, 16, 3), 200, "float32")}, verbose=0),
+        "Expected pixels in 0..1 in `image`. Received: float32 from 200 to 200. Divide by 255 where they are bytes.",
+    ),
     "NaN": (
         of(image=HOLED),
         "Expected numbers in `image`. Received: NaN in row 0 of the first batch. Leave the row out, or fill the gap.",

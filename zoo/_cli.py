@@ -11,7 +11,7 @@ import sys
 import threading
 import typing
 
-from zoo import _registry, bench, protocols
+from zoo import _registry, _weights, bench, protocols
 from zoo._client import add_client, add_verify
 from zoo._config import did_you_mean, parse, type_name
 from zoo._demo import add_demo
@@ -105,8 +105,8 @@ def _name_of_model(arguments):
 
 
 def _add_list(commands):
-    command = commands.add_parser("list", help="names of all models")
-    command.set_defaults(run=lambda options: print("\n".join(_registry.names())))
+    command = commands.add_parser("list", help="all models, and the trained weights that come with them")
+    command.set_defaults(run=_list)
     command = commands.add_parser("describe", help="inputs, outputs, presets and hyperparameters of a model")
     command.add_argument("model")
     command.set_defaults(run=lambda options: print(_registry.describe(options.model)))
@@ -199,6 +199,13 @@ def _tune(options):
     for row in rows:
         print(f"| {' | '.join(_registry.written(row.get(name)) for name in names)} |")
     print(f"The best run lies in {run.path}.")
+
+
+def _list(options):
+    for name in _registry.names():
+        title = _registry.module(name).__doc__.partition("\n")[0]
+        weights = "".join(f" [{weights}]" for weights in _weights.names(name))
+        print(f"{name:24} {title}{weights}")
 
 
 def _train(options):

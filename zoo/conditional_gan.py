@@ -1,8 +1,8 @@
 """Conditional GAN: pictures from texts.
 
 Generator and discriminator see the text's embedding. Conditioning augmentation (StackGAN, Zhang 2017) draws the
-condition around that embedding; the discriminator also rejects real pictures with another row's text (Reed 2016) and
-weighs the text by a projection (Miyato 2018). A moving average of the generator draws.
+condition around that embedding, unless `kl_weight` is 0; the discriminator also rejects real pictures with another
+row's text (Reed 2016) and weighs the text by a projection (Miyato 2018). A moving average of the generator draws.
 
 Inputs: the text (`condition`), and optionally `noise`. Output: the picture's pixels under `image`. Targets in
 training: the pictures.
@@ -19,14 +19,14 @@ class Config(_inputs.Inputs):
     """Hyperparameters of the conditional GAN."""
 
     noise_dim: int = hp(64, "size of the noise")
-    condition_dim: int = hp(64, "size of the condition drawn from the text")
+    condition_dim: int = hp(64, "size of the condition made of the text")
     generator_width: int = hp(48, "channels of the generator at half resolution")
     discriminator_width: int = hp(32, "channels of the discriminator's first stage")
     loss: str = hp("hinge", "adversarial loss", ("non_saturating", "hinge", "least_squares", "wasserstein"))
     mismatch_weight: float = hp(0.5, "share of real pictures with a wrong text in what counts as fake", high=1.0)
     feature_weight: float = hp(1.0, "weight of feature matching")
     reconstruction_weight: float = hp(0.0, "weight of the distance to the row's own picture, where few suit a text")
-    kl_weight: float = hp(0.05, "weight of conditioning augmentation's KL term")
+    kl_weight: float = hp(0.05, "weight of conditioning augmentation's KL term; 0: the text's embedding as it is")
     penalty_weight: float = hp(0.0, "weight of the gradient penalty; take 10 with loss wasserstein")
     discriminator_steps: int = hp(1, "updates of the discriminator for each of the generator")
     discriminator_augment: bool = hp(True, "shift and recolour at random what the discriminator sees (DiffAugment)")
@@ -40,6 +40,11 @@ class Config(_inputs.Inputs):
             raise ValueError(f"Expected one image and one text. Received: modalities={self.modalities}.")
         if "noise" in self.modalities:
             raise ValueError("The text cannot be called `noise`: so the generator calls what it draws from.")
+
+    @property
+    def noise_size(self):
+        """What a picture is drawn from: noise of its own, and that of conditioning augmentation."""
+        return self.noise_dim + (self.condition_dim if self.kl_weight else 0)
 
     @property
     def condition(self):
@@ -99,14 +104,16 @@ def _generator(config):
     from mmkeras import layers, losses
 
     text = keras.Input(config.shape(config.condition), dtype="int32", name=config.condition)
-    noise = keras.Input((config.noise_dim + config.condition_dim,), name="noise")
+    noise = keras.Input((config.noise_size,), name="noise")
     pooled = layers.Pool("mean", name="pool")(_inputs.encode(config, config.condition, text))
     mean = keras.layers.Dense(config.condition_dim, name="condition_mean")(pooled)
-    log_variance = keras.layers.Dense(config.condition_dim, activation="tanh", name="condition_log_variance")(pooled)
-    condition = mean + ops.exp(0.5 * log_variance) * noise[:, config.noise_dim :]
+    condition, kl = mean, ops.zeros_like(mean[:, 0])
+    if config.kl_weight:
+        log_variance = keras.layers.Dense(config.condition_dim, "tanh", name="condition_log_variance")(pooled)
+        condition = mean + ops.exp(0.5 * log_variance) * noise[:, config.noise_dim :]
+        kl = losses.gaussian_kl(mean, log_variance)
     latent = keras.layers.Concatenate(name="latent")([noise[:, : config.noise_dim], condition])
     picture = _inputs.decode(config, config.target, latent, config.generator_width)(latent)
-    kl = losses.gaussian_kl(mean, log_variance)
     return keras.Model({config.condition: text, "noise": noise}, {"image": picture, "kl": kl}, name="generator")
 
 
@@ -149,9 +156,10 @@ def signatures(config, model, preprocessor):
     def noise(text, seed):
         """Noise that depends on the text and the seed alone, wherever the row stands in its batch."""
         hashed = tf.strings.to_hash_bucket_fast(text, 2**31 - 1)
-        size = config.noise_dim + config.condition_dim
         seeds = tf.stack([hashed, tf.cast(seed, tf.int64)], axis=-1)
-        return tf.map_fn(lambda s: tf.random.stateless_normal((size,), s), seeds, fn_output_signature=tf.float32)
+        return tf.map_fn(
+            lambda s: tf.random.stateless_normal((config.noise_size,), s), seeds, fn_output_signature=tf.float32
+        )
 
     def generate_seeded(raw):
         ids = preprocessor.inputs({config.condition: raw[config.condition]})[config.condition]

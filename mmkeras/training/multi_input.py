@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mmkeras.training.checks import check_arrays, check_fit, check_input, telling_ids
+from mmkeras.training.checks import check_arrays, check_batch, check_fit, check_input, telling_ids
 from mmkeras.types import Tensor
 
 
@@ -66,6 +66,7 @@ class MultiInput(keras.Model):
         """As `keras.Model.predict`; what is given is looked at before."""
         if isinstance(x, dict):
             check_arrays(self, x)
+            check_batch([{name: value[:32] for name, value in x.items()}])
         with telling_ids():
             return super().predict(x, *args, **options)
 
