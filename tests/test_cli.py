@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from zoo import _cli, _gallery
+from zoo import _cli, _gallery, _run_commands
 
 
 def run(capsys, *arguments):
@@ -344,6 +345,14 @@ def test_list_says_what_a_model_is_and_which_weights_there_are(capsys):
     assert lines["captioner"].startswith("Captioning: pictures")
     assert lines["captioner"].endswith(" [captioner:scenes]")
     assert "[" not in lines["tagger"]
+
+
+@pytest.mark.parametrize("written", ["0.5,1,2", "0.5 1 2", "[0.5, 1, 2]"])
+def test_a_vector_is_its_numbers_however_they_are_written(written):
+    run = types.SimpleNamespace(config=types.SimpleNamespace(modalities={"vector": "vector"}), signatures={})
+    assert _run_commands._value(run, "vector", written) == [0.5, 1.0, 2.0]
+    with pytest.raises(ValueError, match="Expected numbers for `vector`, such as vector=0.5,1,2. Received: 'red'"):
+        _run_commands._value(run, "vector", "red")
 
 
 def test_a_reader_that_goes_away_ends_the_command_in_silence():

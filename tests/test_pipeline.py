@@ -776,13 +776,21 @@ def test_report_tells_what_is_there(folder):
     source = Source("rows.jsonl", {"train": opened(folder, rows)})
     lines, num_bad = data.report(source, MODALITIES)
     assert lines[0] == "train: 4 rows, 1 bad"
+    assert lines[1] == f"  {opened(folder, rows).where(2)}: there is no file {folder / 'no.png'}."
     assert num_bad == 1
     assert data.report(source)[0] == lines  # of itself it takes every column of a known kind
     assert "  image: absent in 1 rows" in lines
     (line,) = [line for line in lines if "EXIF" in line]
     assert "1 pictures are turned" in line
     assert "turned.jpg" in line
-    assert len(lines) == 4  # with that of the empty labels
+    assert len(lines) == 5  # with that of the empty labels
+
+
+def test_report_names_no_more_than_twenty_bad_rows(folder):
+    rows = [GOOD[0], *[{"image": f"no-{i}.png", "text": "a"} for i in range(23)]]
+    lines, num_bad = data.report(Source("rows.jsonl", {"train": opened(folder, rows)}), MODALITIES)
+    assert num_bad == 23
+    assert ["no-19.png" in lines[20], *lines[21:22]] == [True, "  and 3 more"]
 
 
 def test_pictures_are_found_beside_their_table_before_and_after_rows_are_checked(tmp_path, monkeypatch):

@@ -100,8 +100,9 @@ def test_a_picture_seen_once_gives_what_it_gives_seen_for_every_question(kind, g
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(protocol, "PICTURES", {"train": 16, "validation": 4, "test": 4})
-    monkeypatch.setattr(protocol, "EPOCHS", 3)
     monkeypatch.setattr(protocol, "OPTIONS", {**protocol.OPTIONS, "image_width": 4, "width": 8})
+    brief = {name: (kind, preset, 3, {}) for name, (kind, preset, *_) in protocol.NETWORKS.items()}
+    monkeypatch.setattr(protocol, "NETWORKS", brief)
 
 
 # Keras leaves its log open when it is interrupted.
@@ -129,7 +130,7 @@ def test_a_training_that_was_interrupted_keeps_its_epochs(small, tmp_path, monke
 
 @pytest.mark.long
 def test_networks_are_trained_and_asked_once(small, tmp_path, monkeypatch):
-    networks = {name: protocol.NETWORKS[name] for name in ("CNN and MLP", "relation network, English")}
+    networks = {name: protocol.NETWORKS[name] for name in ("CNN and MLP", "FiLM, English")}
     monkeypatch.setattr(protocol, "NETWORKS", networks)
     one = protocol.measure(tmp_path / "work", 0, quick=False)
     assert set(one["values"]) == {row for row in protocol.ROWS if row.split(":")[0] in networks}

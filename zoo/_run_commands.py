@@ -204,7 +204,7 @@ def _value(run, name, value):
     if kinds[name] in ("image", "text", "audio", "video"):
         return value
     try:
-        numbers = [float(v) for v in value.replace(",", " ").split()]
+        numbers = [float(v) for v in value.strip("[]").replace(",", " ").split()]
     except ValueError:
         raise ValueError(f"Expected numbers for `{name}`, such as {name}=0.5,1,2. Received: {value!r}.") from None
     return int(numbers[0]) if name == "seed" else numbers

@@ -25,15 +25,45 @@ def checked(
     """The split with its cells made plain, without its bad rows.
 
     Args:
+        split, modalities, targets, known: see `reviewed`.
+        skip_bad: whether bad rows are left out instead of being an error.
+        decode: whether pictures are decoded whole, as they are with `skip_bad`; otherwise their headers are read.
+
+    Raises:
+        DataError: naming the first bad row; or if no labels are known.
+    """
+    good, bad = reviewed(split, modalities, targets, decode or skip_bad, known)
+    if bad and not skip_bad:
+        raise DataError(bad[0] + and_more(bad))
+    if bad:
+        print(f"{split.name}: {len(bad)} bad rows left out, {len(good)} kept. The first: {bad[0]}")
+    check_usable(split.name, good, bad)
+    return good
+
+
+def check_usable(name, good, bad):
+    if not len(good):
+        raise DataError(f"The split `{name}` has no usable row. The first: {bad[0] if bad else 'it is empty.'}")
+
+
+def reviewed(
+    split: Split,
+    modalities: Mapping[str, str],
+    targets: Sequence[str] = (),
+    decode: bool = False,
+    known: Mapping[str, Collection[str]] | None = None,
+) -> tuple[Split, list[str]]:
+    """The split with its cells made plain, without its bad rows, and a line for each of these.
+
+    Args:
         split: a Split.
         modalities: `{column: kind}` of the model's inputs; a row needs one of them.
         targets: columns a row needs besides.
-        skip_bad: whether bad rows are left out instead of being an error.
         decode: whether pictures are decoded whole; otherwise their headers are read.
         known: `{target: labels}` seen in training; another label is bad.
 
     Raises:
-        DataError: naming the first bad row; or if no labels are known.
+        DataError: if no labels are known.
     """
     for target, labels in (known or {}).items():
         if not labels:
@@ -56,17 +86,11 @@ def checked(
     _check_widths(plain, modalities, reasons)
     for column, kind in kinds.items():
         if kind in FAULTS:
-            _check_files(plain[column], FAULTS[kind], reasons, decode or skip_bad)
+            _check_files(plain[column], FAULTS[kind], reasons, decode)
     bad = [f"{split.where(i)}: {reason}." for i, reason in enumerate(reasons) if reason]
-    if bad and not skip_bad:
-        raise DataError(bad[0] + and_more(bad))
     good = [i for i, reason in enumerate(reasons) if not reason]
-    if bad:
-        print(f"{split.name}: {len(bad)} bad rows left out, {len(good)} kept. The first: {bad[0]}")
-    if not good:
-        raise DataError(f"The split `{split.name}` has no usable row. The first: {bad[0] if bad else 'it is empty.'}")
     plain = {column: [cells[i] for i in good] for column, cells in plain.items()}
-    return split.take(good).replace(plain, kinds)
+    return split.take(good).replace(plain, kinds), bad
 
 
 def _check_row(row, modalities, targets, known):

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
-from mmkeras.data.check import checked
+from mmkeras.data.check import check_usable, reviewed
 from mmkeras.data.duplicates import near_duplicates
 from mmkeras.data.manifest import plain_cell
 from mmkeras.data.source import ENCODED, MODALITIES, TARGETS, DataError, Source
 from mmkeras.data.stored import opened
+
+_MOST_NAMED = 20  # bad rows of a split
 
 
 def report(source: Source, modalities: Mapping[str, str] | None = None) -> tuple[list[str], int]:
@@ -25,9 +27,13 @@ def report(source: Source, modalities: Mapping[str, str] | None = None) -> tuple
     _check_kinds(source, modalities)
     for name, split in source.splits.items():
         chosen = modalities or {column: kind for column, kind in split.kinds.items() if kind in MODALITIES}
-        kept[name] = good = checked(split, chosen, skip_bad=True, decode=True)
-        num_bad += len(split) - len(good)
-        lines.append(f"{name}: {len(split)} rows, {len(split) - len(good)} bad")
+        good, bad = reviewed(split, chosen, decode=True)
+        check_usable(name, good, bad)
+        kept[name] = good
+        num_bad += len(bad)
+        lines += [f"{name}: {len(split)} rows, {len(bad)} bad", *(f"  {line}" for line in bad[:_MOST_NAMED])]
+        if len(bad) > _MOST_NAMED:
+            lines.append(f"  and {len(bad) - _MOST_NAMED} more")
         for column in (column for column, kind in split.kinds.items() if kind in TARGETS):
             empty = sum(plain_cell(split.kinds[column], cell, None) in ("", []) for cell in good.cells(column))
             if empty:

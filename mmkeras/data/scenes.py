@@ -248,6 +248,9 @@ def _stamp(shape, size, style):
     shade = np.full_like(alpha, 255)
     if style == "outline":
         inner = _inside(shape, x * 3 // 2, y * 3 // 2, n)
+        if shape == "ring":  # a line outside and one inside, or it would be an outlined circle
+            distance = x * x + y * y
+            inner = (5 * distance > 2 * n * n) & (25 * distance < 18 * n * n)
         alpha = _average((_inside(shape, x, y, n) & ~inner) * 255)
     elif style == "hatched":
         rows = (np.arange(size) + np.arange(size)[:, None]) % 4 < 2
