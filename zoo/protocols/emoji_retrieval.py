@@ -21,8 +21,8 @@ LANGUAGES = {"English": "text", "German": "text_de", "French": "text_fr", "Chine
 TESTS = {"test_style": "unseen style", "test_concept": "unseen emoji"}
 OPTIONS = {
     "modalities": {"image": "image", **dict.fromkeys(LANGUAGES.values(), "text")}, "image_size": (64, 64),
-    "image_width": 24, "pool": "flatten", "text_encoder": "bag", "text_dim": 128, "text_width": 256, "dropout": 0.2,
-    "learning_rate": 2e-3, "batch_size": 128,
+    "image_width": 24, "pool": "flatten", "text_encoder": "bag", "text_dim": 128, "text_width": 256, "dropout": 0.1,
+    "augment_tokens": 0.0, "learning_rate": 1.5e-3, "batch_size": 64,
 }  # fmt: skip
 REACH: dict[tuple[str, int], dict[str, Any]] = {
     ("test_style", 1): {"reach": 35.0, "aim": 60.0},
