@@ -257,6 +257,25 @@ def test_drawn_pictures_come_near_those_they_are_measured_against(eight, fitted)
     assert own < 0.7 * distances(*fitted("conditional_gan")[:3])[0]  # of twice the steps, without that weight
 
 
+def test_without_conditioning_augmentation_the_text_gives_the_whole_condition():
+    ids, given = np.arange(4, 12)[None].repeat(2, axis=0), {"preset": "tiny", "noise_dim": 8, "condition_dim": 16}
+    model = zoo.build("conditional_gan", kl_weight=0.0, **given)
+    assert model.noise_dim == 8
+    assert zoo.build("conditional_gan", **given).noise_dim == 8 + 16
+    drawn = model.generator({"text": ids, "noise": np.stack([np.zeros(8), np.ones(8)])})
+    np.testing.assert_array_equal(drawn["kl"], 0)
+    assert np.abs(drawn["image"][0] - drawn["image"][1]).max() > 1e-4  # noise draws, but bends no condition
+    assert "condition_log_variance" not in [layer.name for layer in model.generator.layers]
+
+
+def test_places_are_kept_of_pictures_alone():
+    shapes = {"image_size": (16, 16), "image_width": 4, "image_grid": 4, "text_width": 8}
+    model = zoo.build("dual_encoder", preset="tiny", pool="flatten", **shapes)
+    channels = model.get_layer("image_encoder").output.shape[-1]
+    kernels = {name: model.get_layer(f"{name}_projection").kernel.shape[0] for name in ("image", "text")}
+    assert kernels == {"image": 16 * channels, "text": 2 * model.get_layer("text_encoder").output.shape[-1]}
+
+
 def test_average_of_the_generator_follows_it(fitted):
     model, x, _, before, _ = fitted("conditional_gan")
     by_id = dict(zip([id(w) for w in model.weights], before, strict=True))
