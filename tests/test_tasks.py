@@ -72,7 +72,7 @@ def test_attention_is_shared_out_over_the_places(reasoning):
 
 
 def test_captions_say_what_is_in_the_picture(tmp_path):
-    options = {"preset": "tiny", "epochs": 6, "batch_size": 16, "verbose": 0}
+    options = {"preset": "tiny", "epochs": 10, "batch_size": 16, "verbose": 0}
     run = zoo.train("captioner", "scenes:1200", out=tmp_path / "run", **options)
     report = run.evaluate("test")
     own, other = report["text from image"], report["given another row"]
