@@ -227,6 +227,13 @@ def test_steps_on_one_device_are_measured():
     assert "failed: " in gpu.run(names=["float32"], side="wide")
 
 
+def test_an_error_is_told_by_its_own_line():
+    said = "Traceback (most recent call last):\njax._src.errors.TracerError: no\n----\nFor simplicity, JAX has removed"
+    assert gpu._cause(said) == "jax._src.errors.TracerError: no"
+    assert gpu._cause("killed\n") == "killed"
+    assert gpu._cause("") == "it ended without a word"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_steps_are_measured_on_other_backends(backend, monkeypatch):

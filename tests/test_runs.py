@@ -178,6 +178,10 @@ def test_encoders_begin_with_the_weights_of_another_run(tmp_path):
     assert encoders["text"][0].trainable_weights
     assert json.loads((tmp_path / "run" / "config.json").read_text())["warm_start"] == ["path:../tags"]
 
+    resumed = zoo.train("fusion_classifier", out=tmp_path / "run", resume=True, epochs=2, verbose=0)
+    assert resumed.warm_start == [str(tmp_path / "tags")]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["warm_start"] == ["path:../tags"]
+
     run.preprocessor.reader("text").set_vocabulary(["other", "words"])
     assert _train.warm_start_encoders(run, [tagged]).endswith("`image`. Not: `text` (its vocabulary is another).")
     said = _train.warm_start_encoders(run, [tagged, run])  # each from the first that has one alike

@@ -395,6 +395,12 @@ class Run:
         return path
 
 
+def _from_here(name, folder):
+    """What stands in a run as `zoo._resume.relative` wrote it, its paths as seen from here."""
+    kind, _, rest = name.partition(":")
+    return os.path.normpath(folder.path / rest) if kind == "path" else name
+
+
 def load(path: str | os.PathLike[str], needs_model: bool = True, **hyperparameters: Any) -> Run:
     """The Run in a folder.
 
@@ -420,9 +426,8 @@ def load(path: str | os.PathLike[str], needs_model: bool = True, **hyperparamete
     options = {key: saved[key] for key in ("preset", "seed", "skip_bad", "deterministic")}
     run = Run(out, saved["model"], config, **options)
     run.stored, run.called = folder.path, str(path)
-    kind, _, rest = saved["data"].partition(":")
-    run.data = os.path.normpath(folder.path / rest) if kind == "path" else saved["data"]
-    run.columns, run.warm_start = saved["columns"], saved["warm_start"]
+    run.data, run.columns = _from_here(saved["data"], folder), saved["columns"]
+    run.warm_start = [_from_here(other, folder) for other in saved["warm_start"] or []]
     run.mixed_precision = saved.get("mixed_precision")
     inputs, targets = folder.load_model("preprocess"), folder.load_model("targets")
     run.preprocessor = sources.Preprocessor(inputs, targets, run.module.augment(config))

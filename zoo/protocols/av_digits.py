@@ -47,12 +47,11 @@ def measure(folder, seed, quick):
     packed = folder / "data"
     if not (packed / "SHA256SUMS").exists():
         _pack_pairs(packed, seed, 10 if quick else 1)
-    share = 4 if quick else 1
-    options = {"preset": "base", "epochs": EPOCHS // share, "seed": seed, **OPTIONS}
+    options = {"preset": "base", "epochs": EPOCHS, "seed": seed, **OPTIONS}
     singles = {name: {"modalities": {name: kind}, "modality_dropout": 0.0} for name, kind in KINDS.items()}
     fusions = {name: {"fusion": name} for name in (("concat", "low_rank") if quick else FUSIONS)}
     for name in set(fusions).difference(STAGED_FUSIONS):
-        fusions[name] |= {"warm_start": [folder / one for one in singles], "epochs": FUSED_EPOCHS // share}
+        fusions[name] |= {"warm_start": [folder / one for one in singles], "epochs": FUSED_EPOCHS}
 
     def asked(name):
         run = trained(MODEL, str(packed), folder / name, **{**options, **{**singles, **fusions}[name]})

@@ -50,7 +50,7 @@ QUICK = {_name("test_style", 10, "picture to name"): (20.0, 50.0)}
 
 
 def measure(folder, seed, quick):
-    """Trains the dual encoder; validation, of emoji that are in no other split, chooses the epoch."""
+    """Trains the dual encoder; the epochs are set beforehand."""
     source = emoji()
     options = {"epochs": EPOCHS // (10 if quick else 1), "seed": seed, **OPTIONS}
     run = trained(MODEL, source.spec, folder / "run", **options)
