@@ -1,6 +1,7 @@
 """Names of emoji and drawings of them find each other: in a style never drawn before, and for emoji never seen.
 
-A tower of pictures and one a language (English, German, French, Chinese) learn one space from drawings in three styles.
+A tower of pictures and one a language (English, German, French, Chinese) learn one space from drawings in three styles,
+and to tell the kind of emoji ("animal-bug", "food-fruit" ..) from each embedding.
 Asked are the drawings of a fourth style (`test_style`), each of an emoji that was seen, against all their names, both
 ways; and the drawings and names of emoji that were in no training (`test_concept`). The control reads pixels: the name
 of the nearest training drawing. Names of one emoji in two languages find each other as well.
@@ -22,7 +23,8 @@ TESTS = {"test_style": "unseen style", "test_concept": "unseen emoji"}
 OPTIONS = {
     "modalities": {"image": "image", **dict.fromkeys(LANGUAGES.values(), "text")}, "image_size": (64, 64),
     "image_width": 24, "pool": "flatten", "text_encoder": "bag", "text_dim": 128, "text_width": 256, "dropout": 0.1,
-    "augment_tokens": 0.0, "learning_rate": 1.5e-3, "batch_size": 64,
+    "augment_tokens": 0.0, "learning_rate": 1.5e-3, "batch_size": 64, "label_weight": 0.3,
+    "columns": {"label": "subcategory"},
 }  # fmt: skip
 REACH: dict[tuple[str, int], dict[str, Any]] = {
     ("test_style", 1): {"reach": 35.0, "aim": 60.0},
