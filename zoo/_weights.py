@@ -3,10 +3,12 @@
 `python -m zoo._weights RUN` takes a run in, as CONTRIBUTING.md says; its data's name is that of the weights.
 """
 
+import argparse
 import pathlib
 import re
 import shutil
-import sys
+import tempfile
+import zipfile
 
 from zoo._config import did_you_mean
 
@@ -46,13 +48,19 @@ def is_name(path):
     return re.fullmatch(r"\w+:\w+", str(path)) is not None and not pathlib.Path(path).exists()
 
 
-def take_in(path, licence=LICENCE):
-    """Copies the run in a folder into the zoo, with a card; returns the folder there.
+def take_in(path, licence=LICENCE, **options):
+    """Copies the run in a folder into the zoo, measured and with a card; returns the folder there.
+
+    Weights are rounded to half precision, of which a file packs twice as many.
+
+    Args:
+        path: the run's folder.
+        licence: of the weights, for the card.
+        **options: of the model's `evaluate`.
 
     Raises:
         ValueError: if it is larger than what is shipped.
     """
-    import keras
     from PIL import Image
 
     import zoo
@@ -60,21 +68,21 @@ def take_in(path, licence=LICENCE):
     from zoo._card import write_card
 
     run = zoo.load(path)
-    run.evaluate("test")
     weights = run.saved["data"].partition(":")[0]
     with replaced(FOLDER / weights / run.name) as beside:
-        for folder in ("metrics", "figures"):
-            (beside / folder).mkdir(parents=True)
-        for name in ("config.json", "preprocess.keras", "targets.keras", "metrics/test.json"):
+        beside.mkdir(parents=True)
+        for name in ("config.json", "preprocess.keras", "targets.keras"):
             if (run.path / name).exists():
                 shutil.copy(run.path / name, beside / name)
-        model = keras.models.load_model(run.path / "model.keras", compile=False)
-        model.save(beside / "model.keras")  # without its optimizer
-        figure = sorted((run.path / "figures").glob("*-test.png"))[0]
+        _save_small(run.path / "model.keras", beside / "model.keras")
+        shipped = zoo.load(beside)
+        shipped.evaluate("test", **options)
+        figure, *others = sorted((beside / "figures").glob("*.png"))
+        for other in others:
+            other.unlink()
         shown = Image.open(figure).convert("RGB")
         shown.thumbnail((1000, 1000))
-        shown.quantize(256, Image.Quantize.FASTOCTREE).save(beside / "figures" / figure.name, optimize=True)
-        shipped = zoo.load(beside)
+        shown.quantize(256, Image.Quantize.FASTOCTREE).save(figure, optimize=True)
         shipped.called = f"{run.name}:{weights}"
         write_card(shipped, licence=licence)
         size = sum(file.stat().st_size for file in beside.rglob("*") if file.is_file())
@@ -83,5 +91,28 @@ def take_in(path, licence=LICENCE):
     return FOLDER / weights / run.name
 
 
+def _save_small(path, small):
+    """A model's file without its optimizer and with weights of half precision, compressed."""
+    import keras
+
+    model = keras.models.load_model(path, compile=False)
+    model.set_weights([w.astype("float16").astype(w.dtype) if w.dtype.kind == "f" else w for w in model.get_weights()])
+    with tempfile.TemporaryDirectory() as folder:
+        large = pathlib.Path(folder, "model.keras")
+        model.save(large)
+        with zipfile.ZipFile(large) as stored, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in stored.namelist():
+                packed.writestr(name, stored.read(name))
+
+
 if __name__ == "__main__":
-    print(take_in(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m zoo._weights", description="Takes a run into the zoo.")
+    parser.add_argument("run", help="folder of the run; the name of its data is that of the weights")
+    parser.add_argument("--retriever", help="conditional_gan: run of a dual_encoder, for R-precision")
+    given = parser.parse_args()
+    if given.retriever:
+        import zoo
+
+        print(take_in(given.run, retriever=zoo.load(given.retriever)))
+    else:
+        print(take_in(given.run))
