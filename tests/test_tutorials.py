@@ -1,10 +1,13 @@
 """The tutorials run from the first cell to the last; `python tests/test_tutorials.py [NAME …]` writes them anew.
 
-An executed notebook says of which sources its outputs are, so that neither can be changed without the other.
+An executed notebook says of which sources its outputs are, so that neither can be changed without the other. The README
+shows a picture of each, made of these outputs.
 """
 
 import ast
+import base64
 import hashlib
+import io
 import json
 import pathlib
 import sys
@@ -12,9 +15,11 @@ import time
 
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[1] / "tutorials"
+ROOT = pathlib.Path(__file__).parents[1]
+FOLDER = ROOT / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MOST_BYTES, MOST_SECONDS = 500_000, 240
+SHOWN = {"01": 0, "02": 0, "03": 2, "04": 2, "05": 0, "06": 0, "07": 0, "08": 0, "09": 0, "10": 0, "11": 0, "12": 0}
 
 
 def read(path):
@@ -65,6 +70,40 @@ def write(path, folder):
     return seconds
 
 
+def pictures(notebook):
+    """The PNG files among the outputs."""
+    data = [output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    return [base64.b64decode("".join(one["image/png"])) for one in data if "image/png" in one]
+
+
+def shown(path):
+    """The picture of a notebook that the README shows, and its file."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(pictures(read(path))[SHOWN[path.stem[:2]]])).convert("RGB")
+    picture = picture.crop((0, 0, picture.width, min(picture.size)))  # of a long one its beginning
+    picture.thumbnail((480, 480))
+    return picture, ROOT / "docs" / "tutorials" / f"{path.stem}.png"
+
+
+def write_shown(path):
+    picture, file = shown(path)
+    file.parent.mkdir(exist_ok=True)
+    picture.quantize(128).save(file, optimize=True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_readme_shows_what_the_tutorial_drew(path):
+    import numpy as np
+    from PIL import Image
+
+    picture, file = shown(path)
+    kept = Image.open(file).convert("RGB")
+    assert kept.size == picture.size
+    assert np.abs(np.asarray(kept, float) - np.asarray(picture, float)).mean() < 5  # 128 colours are kept
+    assert f'<img src="docs/tutorials/{file.name}"' in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_outputs_are_those_of_the_sources(path):
     notebook = read(path)
@@ -73,9 +112,8 @@ def test_outputs_are_those_of_the_sources(path):
     assert path.stat().st_size < MOST_BYTES
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-    outputs = [output for cell in code for output in cell["outputs"]]
-    assert not [output for output in outputs if output["output_type"] == "error"]
-    assert [output for output in outputs if "image/png" in output.get("data", {})], "no picture"
+    assert not [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
+    assert pictures(notebook), "no picture"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -105,3 +143,4 @@ if __name__ == "__main__":
         if not sys.argv[1:] or any(notebook.stem.startswith(name) for name in sys.argv[1:]):
             with tempfile.TemporaryDirectory() as scratch:
                 print(f"{notebook.stem}: {write(notebook, scratch):.0f} s", flush=True)
+            write_shown(notebook)
