@@ -12,6 +12,7 @@ for its twenty questions.
 """
 
 import csv
+import dataclasses
 import datetime
 from typing import Any
 
@@ -47,16 +48,32 @@ OPTIONS = {
     "text_length": LENGTH, "vector_dim": {"question": 11}, "num_classes": len(ANSWERS), "width": 96, "dropout": 0.0,
     "modality_dropout": 0.0,
 }  # fmt: skip
-# How the question is asked, the preset of vqa, the epochs, and what else differs.
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network that is compared: how it is asked, the preset of vqa and what differs from it, and its training.
+
+    The relation network learns nothing of relations for some ten epochs, of steps, not of questions: many small steps.
+    """
+
+    question: str
+    preset: str
+    changed: dict[str, Any]
+    epochs: int = 15
+    pictures_a_step: int = 32
+    learning_rate: float = 1e-3
+
+
+_PAIRS: dict[str, Any] = {"changed": {"width": 128}, "pictures_a_step": 4, "learning_rate": 5e-4}
 _FILM: dict[str, Any] = {"width": 64, "num_layers": 3}
-NETWORKS: dict[str, tuple[str, str, int, dict[str, Any]]] = {
-    "relation network": ("vector", "relation_network", 30, {}),
-    "relation network, English": ("text", "relation_network", 30, {}),
-    "CNN and MLP": ("vector", "concat", 15, {}),
-    "FiLM": ("vector", "film", 15, _FILM),
-    "FiLM, English": ("text", "film", 15, _FILM),
+NETWORKS = {
+    "relation network": Network("vector", "relation_network", epochs=45, **_PAIRS),
+    "relation network, English": Network("text", "relation_network", epochs=40, **_PAIRS),
+    "CNN and MLP": Network("vector", "concat", {}),
+    "FiLM": Network("vector", "film", _FILM),
+    "FiLM, English": Network("text", "film", _FILM),
 }
-PICTURES_A_STEP, LEARNING_RATE = 32, 1e-3
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "relation network": ({"published": "94", "source": "both kinds, Santoro 2017", "reach": 94.0},) * 2,
     "CNN and MLP": ({}, {"published": "63", "source": "Santoro 2017"}),
@@ -164,7 +181,7 @@ def measure(folder, seed, quick):
     found = bench.measured(
         folder / "found.json",
         list(networks),
-        lambda name: _trained(name, splits, seed, folder, NETWORKS[name][2] // (3 if quick else 1)),
+        lambda name: _trained(name, splits, seed, folder, NETWORKS[name].epochs // (3 if quick else 1)),
     )
     read = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     values = {f"{network}: {kind}": found[network][kind] for network in networks for kind in KINDS}
@@ -177,14 +194,16 @@ def _trained(network, splits, seed, folder, epochs):
     import keras
 
     keras.utils.set_random_seed(seed)
-    kind, preset, _, changed = NETWORKS[network]
-    asked, options = {}, {**OPTIONS, **changed}
+    one = NETWORKS[network]
+    kind, preset, batch = one.question, one.preset, one.pictures_a_step
+    asked, options = {}, {**OPTIONS, **one.changed}
     for name, (_, colors, kinds, _) in splits.items():
         asked[name], options["vocabulary_size"] = words(colors, kinds) if kind == "text" else (code(colors, kinds), 5)
     model = build("vqa", preset=preset, modalities={"image": "image", "question": kind}, **options)
     whole = once_a_picture(model)
-    steps = epochs * -(-len(splits["train"][0]) // PICTURES_A_STEP)
-    schedule = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=LEARNING_RATE, warmup_steps=steps // 20)
+    steps = epochs * -(-len(splits["train"][0]) // batch)
+    warm = {"warmup_target": one.learning_rate, "warmup_steps": steps // 20}
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, steps, **warm)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     whole.compile(keras.optimizers.Adam(schedule, clipnorm=1.0), loss, metrics=["accuracy"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,11 +217,11 @@ def _trained(network, splits, seed, folder, epochs):
         keras.callbacks.BackupAndRestore(folder / f"{preset}-{kind}-backup"),
     ]  # fmt: skip
     data = {name: ({"image": splits[name][0], "question": asked[name]}, splits[name][3]) for name in splits}
-    options = {"batch_size": PICTURES_A_STEP, "epochs": epochs, "verbose": 2, "callbacks": callbacks}
+    options = {"batch_size": batch, "epochs": epochs, "verbose": 2, "callbacks": callbacks}
     whole.fit(*data["train"], validation_data=data["validation"], **options)
     whole.load_weights(path)
     pictures, true = data["test"]
-    right = whole.predict(pictures, batch_size=PICTURES_A_STEP, verbose=0).argmax(-1) == true
+    right = whole.predict(pictures, batch_size=batch, verbose=0).argmax(-1) == true
     of_kind = {kind: right[:, part] for kind, part in zip(KINDS, (slice(ASKED), slice(ASKED, None)), strict=True)}
     return {
         **{kind: float(100 * hits.mean()) for kind, hits in of_kind.items()},
