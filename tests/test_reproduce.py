@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 import zoo
+from mmkeras import data
 from zoo import _cli, _reproduce, protocols
 from zoo.protocols import (
     Row,
@@ -20,6 +21,7 @@ from zoo.protocols import (
     caption_scenes,
     corrnet_mnist,
     domain_shift,
+    emoji_generation,
     emoji_retrieval,
     few_shot_emoji,
     pid_fusion,
@@ -196,6 +198,7 @@ def emoji(tmp_path, monkeypatch):
         pixels = color + random.normal(scale=10, size=(16, 16, 3))
         Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(folder / f"{i}.png")
         row = {"image": f"{i}.png", "text": f"drawing {i}", "subcategory": f"kind-{i % 20}", "style": "plain"}
+        row["category"] = f"group-{i % 2}"
         lines[list(lines)[i % 3]].append(json.dumps(row))
     for name, rows in lines.items():
         (folder / f"{name}.jsonl").write_text("\n".join(rows))
@@ -219,8 +222,9 @@ def test_kinds_of_emoji_belong_to_one_split_and_no_drawing_is_lost(emoji):
 def test_few_shot_emoji_asks_the_pixels_the_same(emoji, tmp_path, monkeypatch):
     train, lines = zoo.train, []
 
-    def small(*args, **options):
-        return train(*args, **{**options, "preset": "tiny", "ways": 2, "epochs": 1})
+    def small(name, *args, **options):
+        ways = {"ways": 2} if name == "few_shot" else {}
+        return train(name, *args, **{**options, "preset": "tiny", "image_size": (16, 16), "epochs": 1, **ways})
 
     monkeypatch.setattr(zoo, "train", small)
     monkeypatch.setattr(few_shot_emoji, "TITLES", ("2-way 1-shot", "2-way 5-shot"))
@@ -291,6 +295,70 @@ def test_a_drawing_is_its_own_nearest(emoji, tmp_path):
     assert emoji_retrieval.nearest_pixels(run, "train", "train") == {1: 1.0, 10: 1.0}
     assert emoji_retrieval.nearest_pixels(run, "train", "test_style") == {1: 0.0, 10: 0.0}  # no name is shared
     assert {"image -> text_zh", "text_fr -> image", "text -> text_de"} <= set(run.evaluate("test_style"))
+
+
+@pytest.fixture
+def styled(tmp_path):
+    """Drawings of twenty emoji in three styles, of which the last five miss one, and in a fourth that misses one."""
+    lines = {"train": [], "validation": [], "test_style": []}
+    for i in range(20):
+        for number, style in enumerate(("flat", "round", "thin", "solid")):
+            Image.new("RGB", (8, 8), (12 * i, 60 * number, 0)).save(tmp_path / f"{style}-{i}.png")
+            row = json.dumps({"image": f"{style}-{i}.png", "text": f"drawing {i}", "style": style})
+            if (style == "solid" and i > 0) or (number < 3 and not (i > 14 and number == i % 3)):
+                lines["test_style" if style == "solid" else "train"].append(row)
+    lines["validation"] = lines["train"][:3]
+    for name, rows in lines.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    return data.open(str(tmp_path))
+
+
+def test_cells_that_are_asked_for_are_not_trained_on_and_are_copied_in_order(styled):
+    named, (others, unseen) = emoji_generation.divided(styled, 0)
+    train, test = named.train, named.splits["test"]
+    assert len(test) == 5  # a tenth of 55
+    assert len(train) + len(test) == len(styled.train)
+    assert not set(train.cells("text")) & set(test.cells("text"))
+    assert set(test.cells("name")) <= set(train.cells("name"))  # in the other styles
+    assert len(set(test.cells("name"))) == 5
+    assert not set(test.cells("name")) & {"drawing 0", *(f"drawing {i}" for i in range(15, 20))}
+    for i, name in enumerate(test.cells("name")):
+        assert test.cells("text")[i] == f"{test.cells('style')[i]} {name}"
+        assert others.cells("text")[i] == unseen.cells("text")[i] == name
+        assert others.cells("style")[i] != test.cells("style")[i]
+        assert unseen.cells("style")[i] == "solid"
+    assert emoji_generation.divided(styled, 1)[0].splits["test"].cells("text") != test.cells("text")
+
+
+def test_a_drawing_is_recognised_by_the_nearest_name():
+    texts = np.eye(3)
+    found = dict(zip(emoji_generation.SHOWN, (texts[[0, 1]], texts[[0, 2]], texts[[1, 1]], texts[[1, 2]]), strict=True))
+    values = emoji_generation._compared(found, texts, ["sun", "moon", "star"], ["sun", "star"], "32 pixels")
+    assert set(values) == {row for row in emoji_generation.ROWS if row.startswith("32")}
+    assert values["32 pixels, R@1, drawn by the generator"] == 50
+    assert values["32 pixels, R@1, the drawing itself"] == 100
+    assert values["32 pixels, R@1, drawn above a copy in another style"] == 50
+    assert values["32 pixels, R@1, drawn above a copy in the unseen style"] == 0
+    assert values["32 pixels, Fréchet distance, drawn by the generator"] > 0
+
+
+@pytest.mark.long
+def test_the_generator_is_judged_by_the_dual_encoder_of_the_seed(styled, tmp_path, monkeypatch):
+    languages = {f"text_{language}": "words" for language in ("de", "fr", "zh")}
+    for name in ("train", "validation", "test_style"):
+        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        rows = [json.dumps({**row, **languages, "subcategory": str(len(row["text"]))}) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    monkeypatch.setenv("EMOJI_DATA_DIR", str(tmp_path))
+    small = {"image_width": 4, "image_size": (16, 16), "text_dim": 8, "text_width": 8}
+    monkeypatch.setattr(emoji_retrieval, "OPTIONS", {**emoji_retrieval.OPTIONS, **small})
+    small = {"generator_width": 4, "discriminator_width": 4, "text_dim": 8, "text_width": 8, "batch_size": 8}
+    monkeypatch.setattr(emoji_generation, "OPTIONS", {**emoji_generation.OPTIONS, **small})
+    monkeypatch.setattr(emoji_generation, "EPOCHS", {32: 1, 64: 1})
+    monkeypatch.setattr(emoji_retrieval, "EPOCHS", 1)
+    one = emoji_generation.measure(tmp_path / "work/emoji_generation/0", 0, quick=False)
+    assert set(one["values"]) == set(emoji_generation.ROWS)
+    assert (tmp_path / "work/emoji_retrieval/0/run/model.keras").exists()
 
 
 @pytest.fixture

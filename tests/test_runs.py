@@ -648,8 +648,8 @@ def test_drawings_are_measured_by_a_classifier_and_a_retriever(classifier, retri
     with pytest.raises(ValueError, match="Expected a classifier of pictures alone"):
         gan.evaluate("test", classifier=classifier)
 
-    draw_split = gan.module._draw_split
-    monkeypatch.setattr(gan.module, "_draw_split", lambda *arguments: draw_split(*arguments)[:1] * 2)
+    draw = gan.module.draw
+    monkeypatch.setattr(gan.module, "draw", lambda *arguments: draw(*arguments)[:1] * 2)
     copied = gan.evaluate("test", classifier=judge, retriever=retriever)
     assert copied["over the classifier"]["fid"] == pytest.approx(0, abs=1e-3)
     assert copied["over the retriever"]["r_precision"] == over_retriever["r_precision_real"]

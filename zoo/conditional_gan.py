@@ -188,7 +188,7 @@ def evaluate(run, split, classifier=None, retriever=None):
 
     from mmkeras import metrics
 
-    real, drawn = _draw_split(run, split)
+    real, drawn = draw(run, split)
     report = {"drawn against real": {"mean_pixel": float(drawn.mean()), "mean_pixel_real": float(real.mean()),
                                      "deviation": float(drawn.std(axis=0).mean()),
                                      "deviation_real": float(real.std(axis=0).mean())}}  # fmt: skip
@@ -211,7 +211,7 @@ def evaluate(run, split, classifier=None, retriever=None):
     return report
 
 
-def _draw_split(run, split):
+def draw(run, split):
     """Real pictures of a split, and one drawn from each row's text: two `(rows, height, width, channels)`."""
     import keras
     import numpy as np
@@ -246,7 +246,7 @@ def figures(run, split, num_pictures=40):
     from mmkeras import plots
 
     rows = list(range(0, len(split), max(len(split) // num_pictures, 1)))[:num_pictures]
-    real, drawn = _draw_split(run, split.take(rows))
+    real, drawn = draw(run, split.take(rows))
     texts = [cell if isinstance(cell, str) else cell[0] for cell in split.take(rows).cells(run.config.condition)]
     pictures, captions = [], []
     for start in range(0, len(rows), 8):

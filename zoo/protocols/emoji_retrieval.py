@@ -51,11 +51,15 @@ ROWS = {
 QUICK = {_name("test_style", 10, "picture to name"): (20.0, 50.0)}
 
 
-def measure(folder, seed, quick):
-    """Trains the dual encoder; the epochs are set beforehand."""
-    source = emoji()
+def retriever(folder, seed, quick):
+    """The dual encoder of a seed, trained in its folder unless it is; the epochs are set beforehand."""
     options = {"epochs": EPOCHS // (10 if quick else 1), "seed": seed, **OPTIONS}
-    run = trained(MODEL, source.spec, folder / "run", **options)
+    return trained(MODEL, emoji().spec, folder / "run", **options)
+
+
+def measure(folder, seed, quick):
+    """Trains the dual encoder, and asks it."""
+    run = retriever(folder, seed, quick)
     read = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     reports, values = {split: run.evaluate(split) for split in TESTS}, {}
     for split, k in ((split, k) for split in TESTS for k in (1, 10)):
