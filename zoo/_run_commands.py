@@ -171,6 +171,9 @@ def _card(options):
     print(write_card(run, options.out, licence))
 
 
+_COLUMNS = {"label_probabilities": "label", "tag_probabilities": "tags"}  # of a model that predicts both
+
+
 def _predict(options):
     run = _load(options.folder)
     raw = {name: [value] for name, value in _values(run, options.values).items()}
@@ -182,6 +185,9 @@ def _predict(options):
             value = write_file(path, value)
         elif isinstance(value, list) and value and isinstance(value[0], bytes):  # the frames of a clip
             value = [write_file(path / f"{i}", frame) for i, frame in enumerate(value)]
+        elif name.endswith("probabilities") and run.labels:  # of few_shot they are of the examples' classes
+            column = _COLUMNS.get(name, next(iter(run.label_names)))
+            value = dict(zip(run.preprocessor.reader(column).vocabulary, value, strict=True))
         answer[name] = value
     print(json.dumps(answer, ensure_ascii=False))
 
