@@ -8,6 +8,7 @@ import pytest
 
 import zoo
 from mmkeras import data, diagnosis
+from zoo import _doctor
 from zoo._cli import main
 from zoo._doctor import one_batch
 
@@ -71,6 +72,14 @@ def test_a_model_that_does_not_learn_is_named(tmp_path):
 def test_embeddings_without_negatives_collapse_and_are_named(tmp_path):
     run = train(tmp_path, "dual_encoder", epochs=12, loss="l2", learning_rate=2e-2)
     assert any("embedding` is nearly the same for every row" in line for line in run.examine()[1])
+
+
+def test_of_few_rows_nothing_is_said_about_the_modalities(healthy, monkeypatch):
+    monkeypatch.setattr(_doctor, "NUM_ROWS", 10)
+    monkeypatch.setattr(diagnosis, "useless_modalities", None)  # is not asked
+    measured, (line,) = healthy.examine()
+    assert "With 10 rows the validation split is too small" in line
+    assert measured["accuracy"]["all"] > 0
 
 
 def test_a_modality_that_is_cut_off_is_dead(healthy, weights):

@@ -8,6 +8,7 @@ from mmkeras import data as sources
 from mmkeras import diagnosis
 
 NUM_ROWS = 256  # of the validation split that are looked at
+FEWEST_ROWS = 20  # below, what a modality seems to bring is the luck of a row or two
 
 
 def examine(run):
@@ -33,7 +34,14 @@ def examine(run):
         asked = getattr(run.config, "sources", names)  # of multitask, whose text is one of the answers
         given = run.model, x, np.array(y[output]), output
         measured["accuracy"] = diagnosis.accuracies(*given, asked, run.config.names)
-        faults += diagnosis.useless_modalities(measured["accuracy"], asked)
+        rows = len(given[2])
+        if rows >= FEWEST_ROWS:
+            faults += diagnosis.useless_modalities(measured["accuracy"], asked)
+        else:
+            faults.append(
+                f"With {rows} rows the validation split is too small to tell what each modality brings. Give it "
+                f"{FEWEST_ROWS} or more."
+            )
     with open(run.path / "history.csv", encoding="utf-8") as file:
         last = {key: float(value) for key, value in list(csv.DictReader(file))[-1].items() if value}
     batch_size = min(run.config.batch_size, len(run.source.train))
