@@ -539,3 +539,14 @@ def test_one_modality_is_enough():
     pictures = np.random.default_rng(0).random((4, 16, 16, 3), "float32")
     assert model.predict({"image": pictures}, verbose=0)["label"].shape == (4, 3)
     assert isinstance(zoo.preprocessor("fusion_classifier", modalities={"image": "image"}), Preprocessor)
+
+
+@pytest.mark.parametrize(("name", "options"), [("conditional_gan", {}), ("captioner", {"adversarial_weight": 1.0})])
+def test_two_networks_are_saved_without_their_optimizers(name, options, tmp_path):
+    model = zoo.build(name, preset="tiny", **options)
+    model.save(tmp_path / "model.keras")
+    bare = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    bare.save(tmp_path / "bare.keras")
+    again = keras.models.load_model(tmp_path / "bare.keras")
+    for one, other in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

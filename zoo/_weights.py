@@ -100,7 +100,7 @@ def _save_small(path, small):
     with tempfile.TemporaryDirectory() as folder:
         large = pathlib.Path(folder, "model.keras")
         model.save(large)
-        with zipfile.ZipFile(large) as stored, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as packed:
+        with zipfile.ZipFile(large) as stored, zipfile.ZipFile(small, "w", zipfile.ZIP_LZMA) as packed:
             for name in stored.namelist():
                 packed.writestr(name, stored.read(name))
 

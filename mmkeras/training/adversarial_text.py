@@ -70,6 +70,8 @@ class AdversarialText(ObjectiveModel):
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), "jit_compile": self.jit_compile}
 
     def compile_from_config(self, config):

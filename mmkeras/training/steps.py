@@ -77,6 +77,8 @@ class Adversarial(keras.Model):
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), "jit_compile": self.jit_compile}
 
     def compile_from_config(self, config):
