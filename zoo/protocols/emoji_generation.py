@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from zoo import conditional_gan
 from zoo.protocols import Row, emoji_retrieval
 from zoo.protocols._emoji import emoji
 from zoo.protocols._training import trained
@@ -28,7 +27,7 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 COPIES = ("a copy in another style", "a copy in the unseen style")
 SHOWN = ("drawn by the generator", "the drawing itself", *COPIES)
-ROWS = {}
+ROWS: dict[str, Row] = {}
 for _side in EPOCHS:
     ROWS |= {f"{_side} pixels, R@1, {what}": Row() for what in SHOWN}
     ROWS |= {f"{_side} pixels, R@1, drawn above {copy}": Row(unit="points", reach=0.0) for copy in COPIES}
@@ -51,7 +50,7 @@ def measure(folder, seed, quick):
         options = {"image_size": (side, side), "epochs": epochs // (10 if quick else 1), "seed": seed, **OPTIONS}
         run = trained(MODEL, str(folder / "data"), folder / f"run-{side}", **options)
         read = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        itself, drawn = conditional_gan.draw(run, run.split("test"))
+        itself, drawn = run.module.draw(run, run.split("test"))
         pictures = dict(zip(SHOWN, (drawn, itself, *(_pixels(run, split) for split in copies)), strict=True))
         found = {what: judge.embed_pixels("image", x) for what, x in pictures.items()}
         values |= _compared(found, texts, names, asked.splits["test"].cells("name"), f"{side} pixels")
