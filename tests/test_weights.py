@@ -88,7 +88,8 @@ def test_a_run_that_is_taken_in_answers_by_name_and_one_too_large_costs_nothing(
 
 def test_all_weights_together_are_small():
     sizes = {name: size_of(_weights.folder_of(name)) for name in _weights.names()}
-    assert {"captioner:scenes", "conditional_gan:scenes", "dual_encoder:scenes", "vqa:scenes"} <= sizes.keys()
+    models = ("autoencoder", "captioner", "conditional_gan", "dual_encoder", "vqa")
+    assert {f"{model}:scenes" for model in models} <= sizes.keys()
     assert max(sizes.values()) < 2e6
     assert sum(sizes.values()) < 1e7
 
