@@ -22,6 +22,7 @@ NETWORK = {"image_encoder": "cnn", "image_size": (48, 48)}
 NAMES = {
     "columns": {"label": "category"}, "label_weight": 0.3, "text_encoder": "bag", "text_dim": 128, "text_width": 256,
     "augment_tokens": 0.0,
+    "skip_bad": True,  # categories all of whose kinds are held out
 }  # fmt: skip
 TITLES = ("5-way 1-shot", "5-way 5-shot")
 ELSEWHERE = "Omniglot, prototypical networks, Snell 2017"
