@@ -82,6 +82,12 @@ def test_of_few_rows_nothing_is_said_about_the_modalities(healthy, monkeypatch):
     assert measured["accuracy"]["all"] > 0
 
 
+def test_a_modality_alone_needs_no_rows_to_be_compared(tmp_path):
+    run = train(tmp_path, source="scenes:80", epochs=1, modalities={"text": "text"})
+    assert len(run.split("validation")) < _doctor.FEWEST_ROWS
+    assert not any("validation split is too small" in line for line in run.examine()[1])
+
+
 def test_a_modality_that_is_cut_off_is_dead(healthy, weights):
     kernel = next(w for w in weights.weights if "text_projection" in w.path and w.path.endswith("kernel"))
     kernel.assign(0 * kernel)

@@ -37,7 +37,7 @@ def examine(run):
         rows = len(given[2])
         if rows >= FEWEST_ROWS:
             faults += diagnosis.useless_modalities(measured["accuracy"], asked)
-        else:
+        elif len(asked) > 1:
             faults.append(
                 f"With {rows} rows the validation split is too small to tell what each modality brings. Give it "
                 f"{FEWEST_ROWS} or more."

@@ -110,9 +110,6 @@ if __name__ == "__main__":
     parser.add_argument("run", help="folder of the run; the name of its data is that of the weights")
     parser.add_argument("--retriever", help="conditional_gan: run of a dual_encoder, for R-precision")
     given = parser.parse_args()
-    if given.retriever:
-        import zoo
+    import zoo
 
-        print(take_in(given.run, retriever=zoo.load(given.retriever)))
-    else:
-        print(take_in(given.run))
+    print(take_in(given.run, **({"retriever": zoo.load(given.retriever)} if given.retriever else {})))

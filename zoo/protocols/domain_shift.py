@@ -2,8 +2,8 @@
 
 Categories of emoji, learned from three styles and asked in a fourth, whose drawings, without their categories, take
 part in training: nothing of them (`source only`), or by DANN, CDAN or MMD. Concepts are those of training: the styles
-alone differ. The weights were chosen with one of the three styles as the target; the epochs are set beforehand; the
-categories of the fourth style are read once, at the end.
+alone differ. How much adaptation weighs was chosen with each of the three styles as the target; epochs are set
+beforehand; the categories of the fourth style are read once, at the end.
 """
 
 import datetime
