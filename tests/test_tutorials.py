@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MOST_BYTES, MOST_SECONDS = 500_000, 240
-SHOWN = {"01": 0, "02": 0, "03": 2, "04": 2, "05": 0, "06": 0, "07": 0, "08": 0, "09": 0, "10": 0, "11": 0, "12": 0}
+SHOWN = {"01": 0, "02": 0, "03": 2, "04": 2, "05": 0, "06": 5, "07": 0, "08": 0, "09": 0, "10": 0, "11": 0, "12": 0}
 
 
 def read(path):

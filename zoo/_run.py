@@ -256,8 +256,9 @@ class Run:
     def embed_pixels(self, name: str, pixels: np.ndarray) -> np.ndarray:
         """Embeddings of decoded pictures `(rows, height, width, channels)` in 0..1, resized as need be."""
         tower = exporting.submodel(self.model, [name], [f"{name}_embedding"])
-        pixels = tf.image.resize(pixels, self.config.image_size, antialias=True).numpy()
-        return tower.predict({name: pixels}, verbose=0)[f"{name}_embedding"]
+        pixels = tf.image.resize(pixels, self.config.image_size, antialias=True)
+        batches = (pixels[i : i + 256] for i in range(0, len(pixels), 256))
+        return np.concatenate([tower({name: batch}, training=False)[f"{name}_embedding"] for batch in batches])
 
     def pictures(self, name: str, split: sources.Split, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Decoded pictures of some rows of a split, a list of arrays."""
