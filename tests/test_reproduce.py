@@ -352,13 +352,15 @@ def test_the_generator_is_judged_by_the_dual_encoder_of_the_seed(styled, tmp_pat
     monkeypatch.setenv("EMOJI_DATA_DIR", str(tmp_path))
     small = {"image_width": 4, "image_size": (16, 16), "text_dim": 8, "text_width": 8}
     monkeypatch.setattr(emoji_retrieval, "OPTIONS", {**emoji_retrieval.OPTIONS, **small})
-    small = {"generator_width": 4, "discriminator_width": 4, "text_dim": 8, "text_width": 8, "batch_size": 8}
+    small = {"text_dim": 8, "text_width": 8, "batch_size": 8}
     monkeypatch.setattr(emoji_generation, "OPTIONS", {**emoji_generation.OPTIONS, **small})
-    monkeypatch.setattr(emoji_generation, "EPOCHS", {32: 1, 64: 1})
+    small = {"generator_width": 4, "discriminator_width": 4, "epochs": 1}
+    monkeypatch.setattr(emoji_generation, "SIZES", dict.fromkeys(emoji_generation.SIZES, small))
     monkeypatch.setattr(emoji_retrieval, "EPOCHS", 1)
     one = emoji_generation.measure(tmp_path / "work/emoji_generation/0", 0, quick=False)
     assert set(one["values"]) == set(emoji_generation.ROWS)
     assert (tmp_path / "work/emoji_retrieval/0/run/model.keras").exists()
+    assert all((tmp_path / f"work/emoji_generation/0/drawn-{side}.png").exists() for side in (32, 64))
 
 
 @pytest.fixture
