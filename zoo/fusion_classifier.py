@@ -79,6 +79,10 @@ _BASE = {
 }  # fmt: skip
 PRESETS = {
     "base": _BASE,
+    "small": {
+        **_BASE, "image_encoder": "cnn", "image_grid": 6, "text_dim": 64, "text_width": 128, "dropout": 0.1,
+        "modality_dropout": 0.3, "epochs": 10,
+    },
     "tiny": {**_inputs.TINY, "fusion_width": 16, "num_classes": 3},
 }  # fmt: skip
 

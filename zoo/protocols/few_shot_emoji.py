@@ -3,7 +3,7 @@
 An encoder of pictures learns what drawings have to do with their names, by a dual encoder's contrast and by telling
 their categories; prototypical networks go on from there, by episodes. Neither sees a drawing of the kinds that are
 asked for: each seed takes a fifth of all subcategories ("animal-bug", "food-fruit" ..) out of training to test on, and
-a tenth to choose the epoch by; a drawing of any style belongs where its subcategory does. Tests are 5-way, with one
+a tenth to watch the loss by; a drawing of any style belongs where its subcategory does. Tests are 5-way, with one
 and with five examples, and the same episodes are asked of the pixels themselves: the nearest mean of the examples'
 pixels, which is the nearest drawing where there is one example.
 """
