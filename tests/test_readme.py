@@ -41,7 +41,7 @@ def results_table():
     for name, result in shipped.items():
         details = getattr(protocols.module(name), "details", None)
         if details:
-            parts.append(f"`{name}`, the mean over its seeds:\n\n{details(result['measured'])}")
+            parts.append(f"`{name}`. {details.__doc__}\n\n{details(result['measured'])}")
     return "\n\n".join(parts)
 
 

@@ -73,7 +73,7 @@ def divided(source, seed):
 
 
 def details(found):
-    """The interval over the episodes of each training, which tells less than that over the seeds."""
+    """A training a line: its accuracy, with the 95 % interval over its episodes, not over trainings."""
     lines = [f"| seed | {' | '.join(TITLES)} |", "|---|---|---|"]
     for seed, one in enumerate(found):
         rows = [one["report"][title] for title in TITLES]
