@@ -65,6 +65,7 @@ REACHED = {
     "captioner:scenes": (("text from image", "exact_match"), ("given another row", "exact_match")),
     "conditional_gan:scenes": (("over the retriever", "r_precision"), ("over the retriever", "chance")),
     "dual_encoder:scenes": (("image -> text", "recall@1"), (None, None)),
+    "fusion_classifier:scenes": (("image", "accuracy"), ("majority label", "accuracy")),
     "vqa:scenes": (("image and question", "accuracy"), ("most frequent answer to the question", "accuracy")),
 }
 TABLES = {"models": models_table, "fusions": fusions_table, "results": results_table, "weights": weights_table}

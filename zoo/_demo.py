@@ -30,7 +30,7 @@ _CSS = """
 
 def add_demo(commands):
     command = commands.add_parser("demo", help="a page to try models on, in a browser")
-    command.add_argument("folders", metavar="RUN", nargs="*", help="runs (all weights that come with the zoo)")
+    command.add_argument("folders", metavar="RUN", nargs="*", help="runs (the weights that come with the zoo)")
     command.add_argument("--port", type=int, default=7860, help="7860; 0 for any that is free")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     command.set_defaults(run=_demo)
@@ -49,6 +49,8 @@ def _demo(options):
             from zoo import _demo_tabs, _run
         tf.get_logger().setLevel("ERROR")  # it would warn that functions are traced often: once for each run
         tabs = _demo_tabs.tabs_of([_run.load(name) for name in options.folders or _weights.names()])
+        if not options.folders:
+            tabs = _demo_tabs.one_of_each(tabs)
         app = app_of(page_of(tabs, folder), folder)
         print("\n".join(f"{run.called}: {tab.name.lower()}" for tab, run in tabs))
         print(f"http://{options.host}:{bound.getsockname()[1]} Stop with Ctrl-C.", flush=True)

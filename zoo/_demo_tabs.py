@@ -58,6 +58,11 @@ def tabs_of(runs):
     return [(tab, run) for tab in TABS for run in runs if tab.serves(run)]
 
 
+def one_of_each(tabs):
+    """Of several tabs of one name, such as Explain, the last run's."""
+    return list({tab.name: (tab, run) for tab, run in tabs}.values())
+
+
 def raw_values(tab, asks, given, switches):
     """What was given as raw values `{input: value}`; those that are switched off are left out.
 

@@ -109,7 +109,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m zoo._weights", description="Takes a run into the zoo.")
     parser.add_argument("run", help="folder of the run; the name of its data is that of the weights")
     parser.add_argument("--retriever", help="conditional_gan: run of a dual_encoder, for R-precision")
+    parser.add_argument("--subsets", action="store_true", help="fusion_classifier: measured from every subset, too")
     given = parser.parse_args()
     import zoo
 
-    print(take_in(given.run, **({"retriever": zoo.load(given.retriever)} if given.retriever else {})))
+    measured = {"subsets": True} if given.subsets else {}
+    print(take_in(given.run, **measured, **({"retriever": zoo.load(given.retriever)} if given.retriever else {})))
