@@ -21,7 +21,7 @@ from mmkeras.layers import QueuedSimilarity
 from mmkeras.runs import RunFolder, replaced
 from zoo import _epochs, _fit_preprocessor, _registry, _retrieval, _train
 from zoo._config import Config, hp, parse
-from zoo._run import Run
+from zoo._raw import asked
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -101,9 +101,9 @@ def test_a_modality_may_be_called_support():
     names = ("support_notes", "tech_support")
     specs = {name: tf.TensorSpec((None,), tf.string) for name in names}
     run = types.SimpleNamespace(config=types.SimpleNamespace(modalities=dict.fromkeys(names, "text")))
-    asked = Run._asked(run, lambda raw: {name: value.numpy().tolist() for name, value in raw.items()}, specs,
-                       {"tech_support": ["a", "b"]})  # fmt: skip
-    assert asked == {"support_notes": [b"", b""], "tech_support": [b"a", b"b"]}
+    given = asked(run, lambda raw: {name: value.numpy().tolist() for name, value in raw.items()}, specs,
+                  {"tech_support": ["a", "b"]})  # fmt: skip
+    assert given == {"support_notes": [b"", b""], "tech_support": [b"a", b"b"]}
 
 
 def test_a_queue_holds_what_was_seen_last():

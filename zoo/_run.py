@@ -14,11 +14,11 @@ import tensorflow as tf
 from mmkeras import data as sources
 from mmkeras import export as exporting
 from mmkeras import metrics
-from mmkeras.data.check import FAULTS
 from mmkeras.data.manifest import read_split
 from mmkeras.runs import RunFolder, replaced, write_json
 from zoo import _classes, _registry, _weights  # noqa: F401  # loading a model needs its classes registered
 from zoo._gallery import open_gallery, write_gallery
+from zoo._raw import as_text, asked, contents
 
 
 class Run:
@@ -179,13 +179,13 @@ class Run:
         """
         if signature not in self.signatures:
             raise ValueError(f"Unknown signature {signature!r}. The model has: {', '.join(self.signatures)}.")
-        answer = self._asked(self.signatures[signature], self.signatures[signature].inputs, raw)
-        return {name: _strings(value) if value.dtype == object else value for name, value in answer.items()}
+        answer = asked(self, self.signatures[signature], self.signatures[signature].inputs, raw)
+        return {name: as_text(value) if value.dtype == object else value for name, value in answer.items()}
 
     def read(self, **raw: Any) -> dict[str, tf.Tensor]:
         """Raw values, a list a modality as for `predict`, to the model's inputs."""
         specs = exporting.raw_specs(self.preprocessor)
-        return self._asked(lambda tensors: self.preprocessor.graph(tensors)[0], specs, raw)
+        return asked(self, lambda tensors: self.preprocessor.graph(tensors)[0], specs, raw)
 
     def explain(self, target: str | None = None, **values: Any) -> dict[str, Any]:
         """What the model looked at in one row, see `zoo._explain.explain`.
@@ -206,42 +206,6 @@ class Run:
         from zoo._doctor import examine
 
         return examine(self)
-
-    def _asked(self, function, specs, raw):
-        """What a function of raw values gives, those that are left out filled in as absent."""
-        unknown = sorted(set(raw) - set(specs))
-        if unknown or not raw:
-            raise ValueError(f"Expected values for some of {sorted(specs)}. Received: {sorted(raw)}.")
-        for name, values in raw.items():
-            if isinstance(values, (str, bytes, pathlib.Path)):
-                raise ValueError(f"Expected a list of values for `{name}`, one a row. Received: {values!r:.60}.")
-        filled = {}
-        examples = [n for n in specs if n.startswith("support_") and "support_label" in specs]  # of few_shot
-        for names in (examples, [n for n in specs if n not in examples]):
-            num_rows = {name: len(raw[name]) for name in names if name in raw}
-            if names and len(set(num_rows.values())) != 1:
-                raise ValueError(f"Expected as many values for each of {', '.join(names)}. Received: {num_rows}.")
-            for name in names:
-                kind = self.config.modalities.get(name.removeprefix("support_"))
-                filled[name] = _raw_values(name, kind, raw.get(name), specs[name], max(num_rows.values()))
-        tensors = {name: tf.convert_to_tensor(value, specs[name].dtype) for name, value in filled.items()}
-        try:
-            return function(tensors)
-        except tf.errors.InvalidArgumentError as error:
-            raise self._undecodable(filled) or error from None
-
-    def _undecodable(self, raw):
-        """The ValueError of the first encoded value that its reader cannot decode, or None."""
-        for name, kind in self.config.modalities.items():
-            if kind in sources.ENCODED and name in raw:
-                for i, value in enumerate(raw[name]):
-                    try:
-                        self.preprocessor.reader(name)(tf.constant([value]))
-                    except tf.errors.InvalidArgumentError:
-                        return ValueError(
-                            f"The value of `{name}` in row {i + 1} cannot be decoded: its {kind} is broken."
-                        )
-        return None
 
     def embed(self, name: str, values: str | sources.Split | list[Any]) -> np.ndarray:
         """Embeddings `(rows, dim)` of one modality: of the column of a split or of its name, or of a list of texts."""
@@ -332,7 +296,7 @@ class Run:
             raise ValueError(f"Expected to be asked for one item or more. Received: k={k}.")
         gallery = open_gallery(self, index, id_column, columns)
         kind = self.config.modalities[gallery.asked]
-        query = _contents(gallery.asked, kind, query) if kind in sources.ENCODED else query
+        query = contents(gallery.asked, kind, query) if kind in sources.ENCODED else query
         places, scores = (found[0] for found in gallery.search(self.embed(gallery.asked, [query]), k))
         places, scores = places[places >= 0], scores[places >= 0]
         shows = self.config.modalities[gallery.shown] == "image"
@@ -459,35 +423,3 @@ def usable(run, split, known_labels=False, skip_bad=None):
     modalities = {name: config.modalities[name] for name in pre.input_names if name not in required}
     known = {name: set(pre.reader(name).vocabulary) for name in run.label_names} if run.labels or known_labels else {}
     return sources.checked(split, modalities, [*pre.target_names, *required], skip_bad, known=known)
-
-
-def _raw_values(name, kind, values, spec, num_rows):
-    """Raw values of one input, files read, absent ones filled in."""
-    if spec.dtype == tf.string:
-        values = [""] * num_rows if values is None else values
-        return [_contents(name, kind, value) for value in values] if kind in sources.ENCODED else list(values)
-    if values is None:
-        return np.full((num_rows, *spec.shape[1:]), np.nan if spec.dtype.is_floating else 0)
-    array = np.array(values)
-    if array.dtype.kind not in "if" or array.shape[1:] != tuple(spec.shape[1:]):
-        raise ValueError(f"Expected numbers of shape {tuple(spec.shape[1:])} for `{name}`. Received: {values!r:.60}.")
-    return array
-
-
-def _contents(name, kind, value):
-    """A picture, sound or clip, a path or its bytes, as bytes."""
-    if not isinstance(value, (str, bytes, pathlib.Path)):
-        raise ValueError(f"Expected a path or encoded bytes for `{name}`. Received: {type(value).__name__}.")
-    value = str(value) if isinstance(value, pathlib.Path) else value
-    fault = FAULTS[kind](value) if value else None
-    if fault:
-        raise ValueError(f"The value of `{name}` cannot be used: {fault}.")
-    return sources.encoded(value)
-
-
-def _strings(values):
-    """Byte strings as text where they are text; pictures stay bytes."""
-    try:
-        return np.vectorize(lambda value: value.decode("utf-8"), otypes=[object])(values)
-    except UnicodeDecodeError:
-        return values
