@@ -119,6 +119,13 @@ def test_weights_reach_what_their_card_says(name, tmp_path, monkeypatch):
     assert (tmp_path / "runs" / name.replace(":", "-") / "metrics/test.json").exists()
 
 
+def test_pixels_are_embedded_as_the_files_they_are_of():
+    run, rows = zoo.load("dual_encoder:scenes"), data.scenes(2400).test  # more than are embedded at once
+    pixels = np.stack(run.pictures("image", rows, np.arange(len(rows))))
+    assert len(pixels) > 256
+    np.testing.assert_allclose(run.embed_pixels("image", pixels), run.embed("image", rows), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", _weights.names())
 def test_weights_are_built_by_name_and_answer_offline(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
