@@ -169,6 +169,20 @@ def batches(
         parts = _numbered(rows, numbers, (seed * 10_007 + (epoch or 0)) % 2**31)
     else:
         parts = _anew_every_pass(len(split), batch_size, training, seed, drop_remainder)
+    load = _loader(split, preprocessor, training, arrays, service)
+    if service:
+        numbered = tf.autograph.experimental.do_not_convert(lambda rows, draw: (draw[1], load(rows, draw)))
+        return by_workers(_in_parallel(parts, numbered), numbers, service)
+    dataset = _in_parallel(parts, load)
+    if order is None or piece == batch_size:
+        return dataset.prefetch(2)
+    # No second batch of that size waits in memory: its steps take much longer than reading it.
+    steps = -(-len(order) // batch_size) - first_step
+    return dataset.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps))
+
+
+def _loader(split, preprocessor, training, arrays, service):
+    """A function from row numbers `(batch,)` and a draw to a batch, preprocessed; from `arrays`, where it is so."""
     fetch = _raw_fetcher(split, preprocessor, training) if arrays is None else None
 
     @tf.autograph.experimental.do_not_convert
@@ -182,16 +196,7 @@ def batches(
             return preprocessor.augment(data[0], draw), *data[1:]
         return data
 
-    if service:
-        numbered = tf.autograph.experimental.do_not_convert(lambda rows, draw: (draw[1], load(rows, draw)))
-        return by_workers(_in_parallel(parts, numbered), numbers, service)
-    dataset = _in_parallel(parts, load)
-    if (
-        order is not None and piece < batch_size
-    ):  # no second batch of that size waits in memory: its steps take much longer than reading it
-        steps = -(-len(order) // batch_size) - first_step
-        return dataset.rebatch(batch_size).apply(tf.data.experimental.assert_cardinality(steps))
-    return dataset.prefetch(2)
+    return load
 
 
 def _numbered(rows, numbers, draw):

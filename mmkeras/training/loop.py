@@ -76,21 +76,11 @@ def fit(
     several = strategy.num_replicas_in_sync > 1
     synchronize_batch_norm(model, several)
     first_epoch, first_step = start
-    steps = 0
-    if first_epoch < epochs:
-        batches = epoch_batches(*start)
-        steps = first_step + int(batches.cardinality()) // _replicas_here(strategy)
-        for batch in batches.take(1):  # none, if training was stopped before its epoch was validated
-            check_batch(batch)
+    steps = _checked_steps(strategy, epoch_batches, start) if first_epoch < epochs else 0
     history = keras.callbacks.History()
-    told = keras.callbacks.CallbackList(
-        [history, *getattr(model, "own_callbacks", ()), *callbacks],
-        add_progbar=verbose > 0,
-        model=model,
-        epochs=epochs,
-        steps=steps,
-        verbose=verbose,
-    )
+    callbacks = [history, *getattr(model, "own_callbacks", ()), *callbacks]
+    shown = {"add_progbar": verbose > 0, "epochs": epochs, "steps": steps, "verbose": verbose}
+    told = keras.callbacks.CallbackList(callbacks, model=model, **shown)
     model.stop_training = False
     told.on_train_begin()
     logs = {}
@@ -112,6 +102,14 @@ def fit(
     history.input_wait = taking.wait
     synchronize_batch_norm(model, False)  # as it is saved: other backends know no such thing
     return history
+
+
+def _checked_steps(strategy, epoch_batches, start):
+    """How many steps an epoch has; the first batch from `start` on is looked at."""
+    batches = epoch_batches(*start)
+    for batch in batches.take(1):  # none, if training was stopped before its epoch was validated
+        check_batch(batch)
+    return start[1] + int(batches.cardinality()) // _replicas_here(strategy)
 
 
 def _trained(model, taking, batches, callbacks, epoch, step, steps):
