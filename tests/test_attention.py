@@ -125,7 +125,7 @@ def test_relations_equal_a_loop_over_pairs():
                 both = np.concatenate([objects[row, i], objects[row, j], question[row]])
                 g = np.maximum(both @ first + w["question/bias"], 0)
                 g = np.maximum(g @ w["hidden/kernel"] + w["hidden/bias"], 0)
-                expected[row] += g / 25
+                expected[row] += g / 5
                 sizes[row, [i]] += g.sum()
                 sizes[row, [j]] += g.sum()
     np.testing.assert_allclose(pairs, expected, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,10 @@ from mmkeras.layers.decode_image import DecodeImage
 mask_of = keras.src.backend.get_keras_mask
 RNG = np.random.default_rng(0)
 # Tokens and their width, of 8 x 8 x 3 pixels, width=4
-IMAGES = {"cnn": (16, 4), "resnet": (16, 8), "flat": (1, 192), "vit": (16, 16), "mixer": (16, 16), "patches": (16, 16)}
+IMAGES = {
+    "cnn": (16, 4), "plain_cnn": (16, 4), "resnet": (16, 8), "flat": (1, 192), "vit": (16, 16), "mixer": (16, 16),
+    "patches": (16, 16),
+}  # fmt: skip
 
 
 def randomize(model):
@@ -242,7 +245,7 @@ def test_vector_decoder_equals_numpy(tmp_path):
     [
         (
             lambda: encoders.image_encoder((8, 8, 3), "resnt"),
-            "'resnt'. Expected one of cnn, resnet, flat, vit, mixer, patches, or",
+            "'resnt'. Expected one of cnn, plain_cnn, resnet, flat, vit, mixer, patches, or",
         ),
         (lambda: encoders.image_encoder((8, 8, 3), "mobilenet_v2"), "Unknown image encoder 'mobilenet_v2'"),  # a module
         (lambda: encoders.image_encoder((8, 8, 3), "cnn", weights="imagenet"), "no weights 'imagenet' for .*'cnn'"),

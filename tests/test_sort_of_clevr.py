@@ -88,15 +88,38 @@ def test_a_picture_seen_once_gives_what_it_gives_seen_for_every_question(kind, g
     options = {**protocol.OPTIONS, "vocabulary_size": number, "image_width": 4, "width": 8}
     modalities = {"image": "image", "question": kind}
     model = build("vqa", preset="relation_network", modalities=modalities, **options)
-    whole = protocol.once_a_picture(model)
+    whole = protocol.once_a_picture(model, 20)
     answers = whole({"image": pixels, "question": questions}, training=False)
     assert answers.shape == (2, 20, 10)
     for i in range(2):
-        x = {"image": np.repeat(pixels[i : i + 1] / 255, 20, axis=0).astype("float32"), "question": questions[i]}
+        x = {"image": np.repeat(1 - pixels[i : i + 1] / 255, 20, axis=0).astype("float32"), "question": questions[i]}
         x["presence"] = np.ones((20, 2), "float32")
         expected = keras.ops.convert_to_numpy(model(x, training=False)["answer"])
         np.testing.assert_allclose(answers[i], expected, atol=1e-5)
     assert {id(w) for w in whole.trainable_weights} == {id(w) for w in model.trainable_weights}
+
+
+def test_portions_ask_every_question_of_a_picture_once(generated):
+    pixels, answers = generated[0][:9], generated[3][:9]
+    numbers = np.arange(9 * 20).reshape(9, 20, 1)
+    straight = list(protocol.portions(pixels, numbers, answers, 4).as_numpy_iterator())
+    asked = np.concatenate([x["question"] for x, _ in straight])
+    np.testing.assert_array_equal(protocol.in_order(asked), numbers[:, :, 0])
+    np.testing.assert_array_equal(protocol.in_order(np.concatenate([y for _, y in straight])), answers)
+    shuffled = protocol.portions(pixels, numbers, answers, 4, seed=0)
+    orders = []
+    for _ in range(2):
+        for x, y in shuffled.as_numpy_iterator():
+            rows = x["question"][:, :, 0] // 20
+            assert (rows == rows[:, :1]).all()
+            np.testing.assert_array_equal(x["image"], pixels[rows[:, 0]])
+            np.testing.assert_array_equal(y, answers.ravel()[x["question"][:, :, 0]])
+            assert 0 < (x["question"] % 20 < 10).mean() < 1
+            orders.append(x["question"].ravel())
+    first, second = np.array_split(np.concatenate(orders), 2)
+    np.testing.assert_array_equal(np.sort(first), np.arange(180))
+    np.testing.assert_array_equal(np.sort(second), np.arange(180))
+    assert (first != second).any()
 
 
 @pytest.fixture

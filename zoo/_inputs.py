@@ -22,7 +22,9 @@ class Inputs(Config):
     image_size: tuple[int, int] = hp((48, 48), "height x width in pixels", low=4)
     image_channels: int = hp(3, "channels of a picture", (1, 3))
     image_resize: str = hp("stretch", "how pictures of another shape are fitted", ("stretch", "pad", "crop"))
-    image_encoder: str = hp("cnn", "cnn, resnet, vit, mixer, patches, flat, or a network of keras.applications")
+    image_encoder: str = hp(
+        "cnn", "cnn, plain_cnn, resnet, vit, mixer, patches, flat, or a network of keras.applications"
+    )
     image_width: int = hp(32, "channels of the first stage")
     image_grid: int = hp(4, "most places on the shorter side of the encoded picture")
     image_weights: str | None = hp(None, "imagenet, for a network of keras.applications (downloads)")

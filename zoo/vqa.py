@@ -85,18 +85,24 @@ def build(config):
         tokens[name] = layers.FillAbsent(name=f"{name}_or_nothing")(x, presence[:, i])
     grid = _inputs.encoder(config, config.picture).get_layer("tokens").input.shape[1:3]
     places = layers.AddCoordinates(grid, name="coordinates")(tokens[config.picture])
-    places = keras.layers.Dense(config.width, activation="relu", name="places")(places)
-    words = keras.layers.Dense(config.width, activation="relu", name="words")(tokens[config.question])
     reason = {
         "stacked_attention": _stacked_attention, "co_attention": _co_attention, "film": _film,
         "relation_network": _relation_network, "mcan": _mcan, "concat": _concat,
     }[config.reasoning]  # fmt: skip
-    fused, attention = reason(config, places, words, grid)
+    fused, attention = reason(config, places, tokens[config.question], grid)
     x = keras.layers.Dense(config.width, activation="relu", name="hidden")(fused)
     x = keras.layers.Dropout(config.dropout, name="hidden_dropout")(x)
     answer = keras.layers.Dense(config.num_classes, name="answer")(x)
     attention = keras.layers.Identity(name="attention")(attention)
     return training.MultiInput(inputs, {"answer": answer, "attention": attention}, name="vqa")
+
+
+def _widened(config, places, words):
+    """Places and words, each through a dense layer, `(batch, length, width)`."""
+    import keras
+
+    places = keras.layers.Dense(config.width, activation="relu", name="places")(places)
+    return places, keras.layers.Dense(config.width, activation="relu", name="words")(words)
 
 
 def _question_vector(config, words):
@@ -114,6 +120,7 @@ def _stacked_attention(config, places, words, grid):
     """The question looks at the picture, what it saw is added to it, and it looks again."""
     from mmkeras import layers
 
+    places, words = _widened(config, places, words)
     query = _question_vector(config, words)
     for look in range(config.num_layers):
         seen, weights = layers.AttentionPool(config.width, name=f"look_{look}")(places, query)
@@ -127,6 +134,7 @@ def _co_attention(config, places, words, grid):
 
     from mmkeras import encoders, layers
 
+    places, words = _widened(config, places, words)
     grams = [
         encoders.MaskedConv1D(config.width, n, padding="same", activation="tanh", name=f"grams_{n}")(words)
         for n in (1, 2, 3)
@@ -149,6 +157,7 @@ def _film(config, places, words, grid):
 
     from mmkeras import layers
 
+    places, words = _widened(config, places, words)
     question = _question_vector(config, words)
     x = keras.layers.Reshape((*grid, config.width), name="map")(places)
     for block in range(config.num_layers):
@@ -166,10 +175,11 @@ def _film(config, places, words, grid):
 
 
 def _relation_network(config, places, words, grid):
-    """Every pair of places, asked the question."""
+    """Every pair of places, asked the question; both as they are, since g has layers of its own."""
     from mmkeras import layers
 
-    return layers.Relations(config.width, name="relations")(places, _question_vector(config, words))
+    question = layers.Pool("both", name="question_pool")(words)
+    return layers.Relations(config.width, name="relations")(places, question)
 
 
 def _concat(config, places, words, grid):
@@ -177,6 +187,7 @@ def _concat(config, places, words, grid):
     import keras
     from keras import ops
 
+    places, words = _widened(config, places, words)
     beside = [keras.layers.Flatten(name="all_places")(places), _question_vector(config, words)]
     fused = keras.layers.Dense(config.width, activation="relu", name="fused")(keras.layers.Concatenate()(beside))
     return fused, ops.full_like(places[:, :, 0], 1 / (grid[0] * grid[1]))
@@ -188,6 +199,7 @@ def _mcan(config, places, words, grid):
 
     from mmkeras import layers
 
+    places, words = _widened(config, places, words)
     for layer in range(config.num_layers):
         words = layers.TransformerBlock(config.num_heads, config.dropout, name=f"words_{layer}")(words)
     for layer in range(config.num_layers):

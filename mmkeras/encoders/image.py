@@ -28,8 +28,8 @@ def image_encoder(
         width: channels of the first stage; each later one has twice as many. Not used by `keras.applications`.
         dropout: rate of dropping whole channels of the last feature map.
         weights: None, or `"imagenet"` for a network of `keras.applications` (downloads).
-        grid: `"cnn"` and `"resnet"` halve the sides until the shorter one has so many places or fewer; `"vit"`,
-            `"mixer"` and `"patches"` cut it into so many patches.
+        grid: `"cnn"`, `"plain_cnn"` and `"resnet"` halve the sides until the shorter one has so many places or fewer;
+            `"vit"`, `"mixer"` and `"patches"` cut it into so many patches.
         name: of the model.
 
     Raises:
@@ -62,9 +62,21 @@ def image_encoder(
 
 def cnn(x, width, grid=4):
     """Strided convolutions, halving the sides until the shorter one has `grid` pixels or fewer."""
-    channels = width
+    return _halved(x, width, grid, lambda x, channels: conv(x, channels, strides=2))
+
+
+def plain_cnn(x, width, grid=4):
+    """`cnn` without batch norm: for steps of few pictures, whose means and deviations tell little of the others'.
+
+    It begins slowly where most pixels are far from zero.
+    """
+    options = {"strides": 2, "padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
+    return _halved(x, width, grid, lambda x, channels: layers.Conv2D(channels, 3, **options)(x))
+
+
+def _halved(x, channels, grid, convolve):
     while True:
-        x = conv(x, channels, strides=2)
+        x = convolve(x, channels)
         if min(x.shape[1:3]) <= grid:
             return x
         channels *= 2
@@ -126,7 +138,9 @@ def _patches(x, width, grid):
     return layers.Reshape((-1, width))(x), places
 
 
-IMAGE_ENCODERS = {"cnn": cnn, "resnet": resnet, "flat": flat, "vit": vit, "mixer": mixer, "patches": patches}
+IMAGE_ENCODERS = {
+    "cnn": cnn, "plain_cnn": plain_cnn, "resnet": resnet, "flat": flat, "vit": vit, "mixer": mixer, "patches": patches,
+}  # fmt: skip
 
 
 def conv(x, channels, strides=1, size=3, activation="relu"):

@@ -8,8 +8,9 @@ from keras import layers, ops
 class Relations(layers.Layer):
     """Objects `(batch, objects, width)` and a question `(batch, dim)` to what all pairs say, and each object's share.
 
-    The core of a relation network (Santoro 2017): `mean over i, j of g(object_i, object_j, question)`, where g is two
-    dense layers. The order of the objects does not matter. An object's share is how large its pairs' answers are.
+    The core of a relation network (Santoro 2017): the sum of `g(object_i, object_j, question)` over i and j, here over
+    the number of objects, where g is two dense layers. The order of the objects does not matter. An object's share is
+    how large its pairs' answers are.
 
     Args:
         units: size of both layers of g.
@@ -44,7 +45,9 @@ class Relations(layers.Layer):
         pairs = first[:, :, None] + second[:, None] + self.question(question)[:, None, None]
         pairs = self.hidden(ops.relu(pairs))  # (batch, objects, objects, units)
         sizes = ops.sum(ops.mean(pairs, axis=2), axis=-1) + ops.sum(ops.mean(pairs, axis=1), axis=-1)
-        return ops.mean(pairs, axis=(1, 2)), sizes / ops.maximum(ops.sum(sizes, axis=-1, keepdims=True), 1e-6)
+        # Of the sum: a mean of all pairs, of which few are asked about, hardly differs from one picture to another.
+        said = ops.sum(ops.mean(pairs, axis=2), axis=1)
+        return said, sizes / ops.maximum(ops.sum(sizes, axis=-1, keepdims=True), 1e-6)
 
     def compute_output_shape(self, objects_shape, question_shape):
         return (objects_shape[0], self.units), tuple(objects_shape[:2])
