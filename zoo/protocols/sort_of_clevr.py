@@ -63,14 +63,14 @@ class Network:
     learning_rate: float = 1e-3
 
 
-_PAIRS: dict[str, Any] = {"changed": {"width": 128}, "pictures_a_step": 8, "learning_rate": 5e-4}
-_FILM: dict[str, Any] = {"width": 64, "num_layers": 3}
+_PAIRS: dict[str, Any] = {"changed": {"width": 128}, "epochs": 16, "pictures_a_step": 8}
+_FILM: dict[str, Any] = {"changed": {"width": 64, "num_layers": 3}, "epochs": 20}
 NETWORKS = {
-    "relation network": Network("vector", "relation_network", epochs=45, **_PAIRS),
-    "relation network, English": Network("text", "relation_network", epochs=40, **_PAIRS),
+    "relation network": Network("vector", "relation_network", **_PAIRS),
+    "relation network, English": Network("text", "relation_network", **_PAIRS),
     "CNN and MLP": Network("vector", "concat", {}),
-    "FiLM": Network("vector", "film", _FILM),
-    "FiLM, English": Network("text", "film", _FILM),
+    "FiLM": Network("vector", "film", **_FILM),
+    "FiLM, English": Network("text", "film", **_FILM),
 }
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "relation network": ({"published": "94", "source": "both kinds, Santoro 2017", "reach": 94.0},) * 2,
