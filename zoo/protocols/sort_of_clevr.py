@@ -27,6 +27,7 @@ SEEDS = 1
 PICTURES = {"train": 9_800, "validation": 500, "test": 2_000}
 SIDE, RADIUS, ASKED = 75, 5, 10  # questions of each kind a picture
 AT_ONCE = 5  # questions of a picture in a step
+LEARNING_RATE = 1e-3  # at its highest
 COLORS = {
     "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "orange": (255, 156, 0), "gray": (128, 128, 128),
     "yellow": (255, 255, 0),
@@ -60,7 +61,6 @@ class Network:
     changed: dict[str, Any]
     epochs: int = 15
     pictures_a_step: int = 16
-    learning_rate: float = 1e-3
 
 
 _PAIRS: dict[str, Any] = {"changed": {"width": 128}, "epochs": 16, "pictures_a_step": 8}
@@ -232,7 +232,7 @@ def _trained(network, splits, seed, folder, epochs):
         for name in splits
     }
     steps = epochs * int(data["train"].cardinality())
-    warm = {"warmup_target": one.learning_rate, "warmup_steps": steps // 20}
+    warm = {"warmup_target": LEARNING_RATE, "warmup_steps": steps // 20}
     schedule = keras.optimizers.schedules.CosineDecay(0.0, steps, **warm)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     whole.compile(keras.optimizers.Adam(schedule, clipnorm=1.0), loss, metrics=["accuracy"])
