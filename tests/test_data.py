@@ -328,6 +328,51 @@ def test_folder_of_pictures_takes_classes_and_texts(tmp_path):
     assert source.test.cells("image")[0].endswith("test.png")
 
 
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_split_for_validation_goes_by_either_name(tmp_path, name):
+    for split in ("train", name, "test"):
+        (tmp_path / "files").mkdir(exist_ok=True)
+        (tmp_path / "files" / f"{split}.csv").write_text(f"text\n{split}\n")
+        write_png(tmp_path / "pictures" / split / "cat" / f"{split}.png")
+    for folder in ("files", "pictures"):
+        source = data.open(tmp_path / folder)
+        assert {name: len(rows) for name, rows in source.splits.items()} == {"train": 1, "validation": 1, "test": 1}
+        assert source.rule is None
+    assert data.open(tmp_path / "files").validation.cells("text") == [name]
+
+
+def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path, capsys):
+    rows = [f"a {i},x" for i in range(8)]
+    for bad in ('a "quoted" word,"x', '"a,x'):  # to the end of the file, and to the next quote
+        (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows[:3], bad, *rows[3:6], 'b,"y"', *rows[6:]]))
+        message = fault(data.open, tmp_path / "a.csv")
+        assert message.startswith("a.csv, row 5: expected quotes that close before a comma; in lines 5 to ")
+        assert "--skip-bad" in message
+        kept = data.open(tmp_path / "a.csv", skip_bad=True).train.cells("text")
+        assert kept[:3] == ["a 0", "a 1", "a 2"]
+        assert all(text in ("a 0", "a 1", "a 2", "a 6", "a 7") for text in kept)
+        assert "skipped: a.csv, row 5" in capsys.readouterr().out
+    (tmp_path / "a.csv").write_text('text,"label\na,x\n')
+    assert "a.csv, row 1: expected quotes" in fault(data.open, tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text('text,label\n"a ""b"", c\nd",x\n')  # and what is quoted well is read
+    assert data.open(tmp_path / "a.csv").train.cells("text") == ['a "b", c\nd']
+
+
+def test_what_is_no_unicode_is_told_with_its_place(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"text": "whole \\ud83d\\ude00"}\n{"text": "half \\ud83d"}\n')
+    assert "a.jsonl, row 2: expected text, got half of a \\u pair" in fault(data.open, tmp_path / "a.jsonl")
+    assert data.open(tmp_path / "a.jsonl", skip_bad=True).train.cells("text") == ["whole \U0001f600"]
+    (tmp_path / "a.csv").write_bytes("text,größe\na,1\n".encode("latin-1"))
+    assert "a.csv, row 1: expected UTF-8" in fault(data.open, tmp_path / "a.csv")
+    for name in ("1", "2"):
+        write_png(tmp_path / "pictures" / "cat" / f"{name}.png")
+    (tmp_path / "pictures" / "cat" / "1.txt").write_bytes("schön".encode("latin-1"))
+    assert "1.txt: expected a text in UTF-8" in fault(data.open, tmp_path / "pictures")
+    (path,) = data.open(tmp_path / "pictures", skip_bad=True).train.cells("image")
+    assert path.endswith("2.png")
+    assert "skipped: " in capsys.readouterr().out
+
+
 def test_what_cannot_be_opened_is_told_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds nothing to read" in fault(data.open, tmp_path / "empty")
@@ -450,7 +495,8 @@ def test_plain_cells(kind, cell, plain):
     ("kind", "cell"),
     [
         ("image", 3), ("text", 3), ("text", []), ("text", ["a", 3]), ("vector", "1 two"), ("vector", ["a"]),
-        ("vector", 3), ("tags", 3), ("tags", [["a"]]), ("tags", "[1,"), ("label", ["a"]),
+        ("vector", 3), ("tags", 3), ("tags", [["a"]]), ("tags", "[1,"), ("label", ["a"]), ("number", "three"),
+        ("number", "nan"), ("number", "-inf"), ("number", float("nan")),
     ],
 )  # fmt: skip
 def test_cells_of_a_wrong_type_are_refused(kind, cell):

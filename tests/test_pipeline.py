@@ -302,6 +302,14 @@ def test_counting_in_chunks_is_counting(monkeypatch):
     assert whole[:3] == ["w0", "w1", "w2"]
 
 
+def test_a_text_may_hold_the_names_of_special_tokens():
+    tokenizer = TokenizeText(4, lower=False, punctuation="keep")
+    words = count_words(tokenizer, ["a [UNK] b", "[END] a"])
+    assert words[0] == "a"
+    tokenizer.set_vocabulary(words)
+    assert tokenizer(tf.constant(["a [UNK]"])).numpy().tolist()[0][:2] == [4, 1]
+
+
 def test_all_texts_share_one_vocabulary():
     inputs = {"text": raw("text"), "question": raw("question")}
     model = keras.Model(inputs, {name: TokenizeText(4)(x) for name, x in inputs.items()})
@@ -487,7 +495,7 @@ def opened(folder, rows, name="rows.jsonl", **options):
 BAD_ROWS = {
     "missing image": ({"image": "no.png", "text": "a", "label": "x"}, "there is no file"),
     "no picture": ({"image": "text.png", "text": "a", "label": "x"}, "is no picture"),
-    "huge picture": ({"image": "huge.png", "text": "a", "label": "x"}, "pixels, more than the 64,000,000"),
+    "huge picture": ({"image": "huge.png", "text": "a", "label": "x"}, "pixels, more than the 33,554,432"),
     "other format": ({"image": "good.tiff", "text": "a", "label": "x"}, "TIFF file; expected PNG, JPEG, GIF or BMP"),
     "no path": ({"image": 3, "text": "a", "label": "x"}, "expected a path to a file, got 3"),
     "number for a text": ({"image": "good.png", "text": 7, "label": "x"}, "expected a text or a list of texts, got 7"),
@@ -674,9 +682,57 @@ def test_huge_picture_is_refused_from_its_header(folder):
     start = time.perf_counter()
     reason = data.picture_fault(str(folder / "huge.png"))
     assert time.perf_counter() - start < 1
-    assert "more than the 64,000,000" in reason
+    assert "more than the 33,554,432" in reason
     (folder / "large.png").write_bytes(crafted_png(9_000, 9_000))  # Pillow itself only warns of this one
     assert "9000 x 9000 pixels" in data.picture_fault(str(folder / "large.png"), decode=False)
+
+
+def saved(kind, size=(40, 40), frames=1):
+    random, buffer = np.random.default_rng(0), io.BytesIO()
+    pictures = [Image.fromarray(random.integers(0, 255, (*size, 3), "uint8")) for _ in range(frames)]
+    pictures[0].save(buffer, kind, **({"save_all": True, "append_images": pictures[1:]} if frames > 1 else {}))
+    return buffer.getvalue()
+
+
+JPEG, BMP, GIF = saved("JPEG"), saved("BMP"), saved("GIF", frames=4)
+
+
+@pytest.mark.parametrize(
+    ("picture", "fault"),
+    [
+        (JPEG, None),
+        (JPEG + b"SEFT" + bytes(300), None),  # telephones write more behind the end
+        (JPEG[:-100], "is broken (image file is truncated"),
+        (saved("JPEG", (4_800, 7_200)), "has 7200 x 4800 pixels, more than the 33,554,432"),
+        (BMP + bytes(2), None),  # some are padded
+        (BMP[:-2], "is broken (image file is truncated"),
+        (GIF, None),
+        (GIF[: len(GIF) * 3 // 4], "is cut off"),
+    ],
+)
+def test_the_check_refuses_what_training_cannot_read_and_nothing_else(picture, fault):
+    read = DecodeImage((SIZE, SIZE))
+    found = data.picture_fault(picture)
+    if fault is None:
+        assert found is None
+        np.testing.assert_allclose(read(tf.constant([picture]))[0], expected_pixels(picture), atol=0.06)
+    else:
+        assert fault in found
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            read(tf.constant([picture]))
+
+
+def expected_pixels(picture):
+    """As Pillow reads and shrinks it."""
+    small = Image.open(io.BytesIO(picture)).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(small) / 255
+
+
+def test_a_gif_that_is_cut_anywhere_is_told():
+    for end in range(13, len(GIF), len(GIF) // 40):
+        assert "the picture of" in data.clip_fault(GIF[:end])
+        assert end > len(GIF) // 4 or "the picture of" in data.picture_fault(GIF[:end])  # takes the first frame
+    assert data.clip_fault(GIF) is None
 
 
 def test_picture_that_is_cut_off(folder):
@@ -712,6 +768,25 @@ def test_bad_vectors(folder, kind, good, bad, reason):
     assert message.startswith(f"rows.jsonl, row 2: {reason}")
     rest = checked(split, {kind: kind}, skip_bad=True)
     assert rest.cells(kind) == [[1, 2.5 if good == [1, 2.5] else 2]] * 2
+
+
+def test_most_rows_say_how_wide_a_vector_is(folder):
+    split = opened(folder, [{"vector": v} for v in ([1, 2, 3], [1, 2], [], [3, 4])])
+    assert "row 1: expected 2 numbers in `vector`, got 3" in fault(checked, split, {"vector": "vector"})
+
+
+def test_vectors_are_as_wide_as_in_training(folder):
+    train = split_of(vector=[[1.0, 2.0], [3.0, 5.0]], text=["a", "b"])
+    prepared = fitted(train, image=False, vector=2, label=False)
+    wider = split_of("test", vector=[[1.0, 2.0, 3.0], [1.0, 2.0]], text=["a", "b"])
+    message = fault(wider.batches, prepared)
+    assert message.startswith("rows.jsonl, row 1: expected 2 numbers in `vector`, got 3")
+    absent = split_of("test", vector=[[], []], text=["a", "b"])
+    ((x,),) = absent.batches(prepared, training=False)
+    np.testing.assert_array_equal(x["vector"], np.zeros((2, 2)))
+    lines, num_bad = data.report(Source("rows.jsonl", {"test": wider, "train": train}))
+    assert num_bad == 1
+    assert any("row 1: expected 2 numbers in `vector`, got 3" in line for line in lines)
 
 
 @pytest.mark.parametrize(("tags", "reason"), [(7, "expected a list of tags, got 7"), ([["a"]], "a list of tags"),

@@ -129,6 +129,21 @@ SOUND_FAULTS = {
 }
 
 
+def test_a_sound_that_is_cut_off_is_told_before_training():
+    whole = wav(sine(500))
+    assert sound_fault(whole) is None
+    assert "it is cut off" in sound_fault(whole[:4000])
+
+
+def test_no_broken_header_of_a_sound_ends_in_another_error():
+    whole, random, told = wav(sine(500)), np.random.default_rng(0), 0
+    for _ in range(300):
+        broken = bytearray(whole)
+        broken[random.integers(0, 44)] = random.integers(0, 256)
+        told += bool(sound_fault(bytes(broken), decode=False))
+    assert told > 30
+
+
 @pytest.mark.parametrize("case", SOUND_FAULTS)
 def test_bad_sound_is_told_with_its_row(case, tmp_path):
     content, reason = SOUND_FAULTS[case]

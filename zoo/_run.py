@@ -422,4 +422,5 @@ def usable(run, split, known_labels=False, skip_bad=None):
     required = getattr(config, "required", [])
     modalities = {name: config.modalities[name] for name in pre.input_names if name not in required}
     known = {name: set(pre.reader(name).vocabulary) for name in run.label_names} if run.labels or known_labels else {}
-    return sources.checked(split, modalities, [*pre.target_names, *required], skip_bad, known=known)
+    targets = [*pre.target_names, *required]
+    return sources.checked(split, modalities, targets, skip_bad, known=known, widths=pre.widths)

@@ -9,6 +9,7 @@ from mmkeras.data.manifest import plain_cell
 from mmkeras.data.pipeline import Preprocessor
 from mmkeras.data.source import ENCODED, DataError, Split
 from mmkeras.layers import EncodeLabel, StandardizeVector, TokenizeText
+from mmkeras.layers.tokenize_text import SPECIAL
 
 _CHUNK = 4096  # texts counted at once
 
@@ -74,7 +75,7 @@ def count_words(tokenizer, texts):
         counts.update(tokenizer.count(texts[start : start + _CHUNK]))
     if not counts:
         raise DataError("The training split holds no text at all: expected a text in at least one row.")
-    return sorted(counts, key=lambda word: (-counts[word], word))
+    return sorted(counts.keys() - set(SPECIAL), key=lambda word: (-counts[word], word))  # a text may say "[UNK]"
 
 
 def labels_of(split: Split, name: str) -> list[str]:

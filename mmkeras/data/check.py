@@ -1,17 +1,22 @@
 """Rows looked at before training begins: what is missing, broken or of the wrong type."""
 
+import collections
+import functools
 import os
 import re
+import struct
 import warnings
 import wave
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import tensorflow as tf
+
 from mmkeras.data.manifest import and_more, plain_cell
 from mmkeras.data.source import TARGETS, DataError, Split
-from mmkeras.data.stored import missing, opened
-
-MAX_PIXELS = 64_000_000  # a larger picture is refused from its header
+from mmkeras.data.stored import contents, missing, opened
+from mmkeras.layers import DecodeAudio, DecodeImage, DecodeVideo
+from mmkeras.layers.picture_headers import MOST_PIXELS
 
 
 def checked(
@@ -21,18 +26,19 @@ def checked(
     skip_bad: bool = False,
     decode: bool = False,
     known: Mapping[str, Collection[str]] | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> Split:
     """The split with its cells made plain, without its bad rows.
 
     Args:
-        split, modalities, targets, known: see `reviewed`.
+        split, modalities, targets, known, widths: see `reviewed`.
         skip_bad: whether bad rows are left out instead of being an error.
         decode: whether pictures are decoded whole, as they are with `skip_bad`; otherwise their headers are read.
 
     Raises:
         DataError: naming the first bad row; or if no labels are known.
     """
-    good, bad = reviewed(split, modalities, targets, decode or skip_bad, known)
+    good, bad = reviewed(split, modalities, targets, decode or skip_bad, known, widths)
     if bad and not skip_bad:
         raise DataError(bad[0] + and_more(bad))
     if bad:
@@ -52,6 +58,7 @@ def reviewed(
     targets: Sequence[str] = (),
     decode: bool = False,
     known: Mapping[str, Collection[str]] | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> tuple[Split, list[str]]:
     """The split with its cells made plain, without its bad rows, and a line for each of these.
 
@@ -61,6 +68,7 @@ def reviewed(
         targets: columns a row needs besides.
         decode: whether pictures are decoded whole; otherwise their headers are read.
         known: `{target: labels}` seen in training; another label is bad.
+        widths: `{vector: numbers}` that a row has to have; of others as many as most rows have.
 
     Raises:
         DataError: if no labels are known.
@@ -83,7 +91,7 @@ def reviewed(
             _check_row(row, modalities, targets, known or {})
         except ValueError as error:
             reasons[i] = str(error)
-    _check_widths(plain, modalities, reasons)
+    _check_widths(plain, modalities, reasons, widths or {})
     for column, kind in kinds.items():
         if kind in FAULTS:
             _check_files(plain[column], FAULTS[kind], reasons, decode)
@@ -108,14 +116,19 @@ def _check_row(row, modalities, targets, known):
                 raise ValueError(f"the {what} {unseen[0]!r} does not occur in the training split")
 
 
-def _check_widths(plain, modalities, reasons):
+def _check_widths(plain, modalities, reasons, widths):
     for column, kind in modalities.items():
         if kind == "vector":
             sizes = [len(v or ()) for v in plain[column]]
-            expected = next((s for s in sizes if s), 0)
+            expected = widths.get(column) or most_frequent(filter(None, sizes))
             for i, size in enumerate(sizes):
                 if size not in (0, expected) and not reasons[i]:
                     reasons[i] = f"expected {expected} numbers in `{column}`, got {size}"
+
+
+def most_frequent(sizes):
+    """The size that comes most often, the first of equals; 0 if there is none."""
+    return next((size for size, _ in collections.Counter(sizes).most_common(1)), 0)
 
 
 def _check_files(cells, fault, reasons, decode):
@@ -127,6 +140,11 @@ def _check_files(cells, fault, reasons, decode):
 
 def picture_fault(picture: str | bytes, decode: bool = True) -> str | None:
     """What is wrong with a picture, a path or encoded bytes, in words, or None."""
+    return _still_fault("image", picture, decode)
+
+
+def _still_fault(kind, picture, decode):
+    """Of a picture; or, if the kind is "video", of all frames of a GIF."""
     from PIL import Image, UnidentifiedImageError
 
     path = picture if isinstance(picture, str) else f"the picture of {len(picture):,} bytes"
@@ -137,21 +155,41 @@ def picture_fault(picture: str | bytes, decode: bool = True) -> str | None:
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; they are refused below
             with Image.open(opened(picture)) as image:
                 width, height = image.size
-                frames = getattr(image, "n_frames", 1)
-                if width * height * frames > MAX_PIXELS:
+                frames = getattr(image, "n_frames", 1) if kind == "video" else 1
+                if width * height * frames > MOST_PIXELS:
                     times = f" x {frames} frames" if frames > 1 else ""
-                    return f"{path} has {width} x {height} pixels{times}, more than the {MAX_PIXELS:,} that are decoded"
+                    size = f"{width} x {height} pixels{times}"
+                    return f"{path} has {size}, more than the {MOST_PIXELS:,} that are decoded"
                 if image.format not in ("PNG", "JPEG", "GIF", "BMP"):
                     return f"{path} is a {image.format} file; expected PNG, JPEG, GIF or BMP"
-                if decode:
-                    image.load()
+                fault = _decoding_fault(kind, picture) if decode else None
+                if fault:
+                    image.load()  # if it fails as well, it says more
+                    return f"{path} {fault}"
     except UnidentifiedImageError:
         return f"{path} is no picture"
     except Image.DecompressionBombError:
-        return f"{path} has too many pixels, more than the {MAX_PIXELS:,} that are decoded"
-    except (OSError, SyntaxError, ValueError) as error:
+        return f"{path} has too many pixels, more than the {MOST_PIXELS:,} that are decoded"
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
         return f"{path} is broken ({error})"
     return None
+
+
+def _decoding_fault(kind, cell):
+    """What the layer that reads such cells in training says of one, or None."""
+    try:
+        _readers()[kind](tf.constant([contents(cell)]))
+    except tf.errors.InvalidArgumentError as error:
+        said = re.search(r"in row 0 ([^'\"\n\]]*)", str(error))
+        return said[1] if said else "cannot be decoded"
+    return None
+
+
+@functools.cache
+def _readers():
+    layers = {"image": DecodeImage((1, 1)), "video": DecodeVideo(1, (1, 1)), "audio": DecodeAudio(seconds=0.1)}
+    signature = [tf.TensorSpec([None], tf.string)]
+    return {kind: tf.function(layer, input_signature=signature, autograph=False) for kind, layer in layers.items()}
 
 
 def sound_fault(sound: str | bytes, decode: bool = True) -> str | None:
@@ -165,15 +203,16 @@ def sound_fault(sound: str | bytes, decode: bool = True) -> str | None:
                 return f"{path} has {8 * file.getsampwidth()} bits a sample; expected a WAV file of 16-bit PCM"
             if file.getnframes() == 0:
                 return f"{path} holds no sound: its length is zero"
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError, OSError, struct.error) as error:
         return f"{path} is no WAV file of 16-bit PCM ({error or 'it ends too early'})"
-    return None
+    fault = _decoding_fault("audio", sound) if decode else None
+    return f"{path} {fault}: it is cut off, or its header is wrong" if fault else None
 
 
 def clip_fault(clip: str | bytes, decode: bool = True) -> str | None:
     """What is wrong with a clip, a GIF's path or bytes or a folder of frames, in words, or None."""
     if not isinstance(clip, str) or not os.path.isdir(clip):
-        return picture_fault(clip, decode)
+        return _still_fault("video", clip, decode)
     faults = (picture_fault(path, decode) for path in frame_paths(clip))
     return next((fault for fault in faults if fault), None if frame_paths(clip) else f"{clip} holds no pictures")
 

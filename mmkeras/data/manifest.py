@@ -2,11 +2,13 @@
 
 import csv
 import json
+import math
 import pathlib
 
 from mmkeras.data.source import ENCODED, KINDS, DataError, Split, divide
 
 KINDS_FILE = "columns.json"
+_SPLITS = ("train", "validation", "test")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
 
 
@@ -29,7 +31,7 @@ def open_folder(folder, skip_bad=False):
         DataError: if there is neither.
     """
     files = sorted(p for p in folder.iterdir() if p.suffix in (".jsonl", ".csv"))
-    names = {p.stem: p for p in files if p.stem.startswith(("train", "validation", "test"))}
+    names = {_split_name(p.stem): p for p in files if _split_name(p.stem).startswith(_SPLITS)}
     if names:
         splits = {name: read_split(path, name, skip_bad) for name, path in names.items()}
         if (folder / KINDS_FILE).is_file():  # what `zoo data pack` wrote says of what kind its columns are
@@ -38,14 +40,19 @@ def open_folder(folder, skip_bad=False):
         return divide(folder.name, splits)
     if len(files) == 1:
         return divide(folder.name, {"train": read_split(files[0], "train", skip_bad)})
-    splits = {n: _pictures(folder / n, n) for n in ("train", "validation", "test") if (folder / n).is_dir()}
-    splits = splits or {"train": _pictures(folder, "train")}
+    inside = {_split_name(p.name): p for p in sorted(folder.iterdir()) if p.is_dir()}
+    splits = {n: _pictures(inside[n], n, skip_bad) for n in _SPLITS if n in inside}
+    splits = splits or {"train": _pictures(folder, "train", skip_bad)}
     if not any(len(split) for split in splits.values()):
         raise DataError(
             f"{folder} holds nothing to read. Expected train.jsonl or train.csv (validation and test beside it), or a "
             "folder of pictures a class."
         )
     return divide(folder.name, splits)
+
+
+def _split_name(name):
+    return "validation" if name == "val" else name
 
 
 def read_split(path, name, skip_bad=False):
@@ -87,6 +94,9 @@ def _read_jsonl(path):
             if not isinstance(row, dict):
                 bad.append(f"{path.name}, row {number}: expected a JSON object, got {_short(line)}.")
                 continue
+            if b"\\ud" in line.lower() and not _is_text(json.dumps(row, ensure_ascii=False)):
+                bad.append(f"{path.name}, row {number}: expected text, got half of a \\u pair in {_short(line)}.")
+                continue
             rows.append(row)
             numbers.append(number)
     return rows, numbers, bad
@@ -96,12 +106,20 @@ def _read_csv(path):
     rows, numbers, bad = [], [], []
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         csv.field_size_limit(2**31 - 1)  # a long text is a text; Python allows 131,072 characters
-        reader = csv.reader(file)
-        header = next(reader, [])
+        # Strict: a quote that nobody closes would make one cell of all rows up to the next quote.
+        records = _records(csv.reader(file, strict=True))
+        header, fault = next(records, ([], None))
+        if not fault and not _is_text(header):
+            fault = f"expected UTF-8, got other bytes in {_readable(header)}"
+        if fault:
+            raise DataError(f"{path.name}, row 1: {fault}.")
         twice = [column for column in header if header.count(column) > 1]
         if twice:
             raise DataError(f"{path.name}, row 1: two columns are called {twice[0]!r}. Give them different names.")
-        for number, fields in enumerate(reader, 2):
+        for number, (fields, fault) in enumerate(records, 2):
+            if fault:
+                bad.append(f"{path.name}, row {number}: {fault}.")
+                continue
             if not fields:
                 continue
             if len(fields) != len(header):
@@ -113,6 +131,21 @@ def _read_csv(path):
             rows.append(dict(zip(header, fields, strict=True)))
             numbers.append(number)
     return rows, numbers, bad
+
+
+def _records(reader):
+    """`(fields, what is wrong with their quotes or None)` of every record."""
+    while True:
+        first = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            lines = f"line {first}" if reader.line_num == first else f"lines {first} to {reader.line_num}"
+            yield [], f"expected quotes that close before a comma; in {lines} a field has others ({error})"
+            continue
+        if fields is None:
+            return
+        yield fields, None
 
 
 def _is_text(fields):
@@ -132,13 +165,23 @@ def _short(line):
     return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
-def _pictures(folder, name):
-    paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in _PICTURES)
+def _pictures(folder, name, skip_bad):
+    paths, texts = [], []
+    for path in sorted(p for p in folder.glob("*/*") if p.suffix.lower() in _PICTURES):
+        beside = path.with_suffix(".txt")
+        try:
+            texts.append(beside.read_text(encoding="utf-8").strip() if beside.exists() else None)
+        except UnicodeDecodeError:
+            message = f"{beside}: expected a text in UTF-8, got other bytes."
+            if not skip_bad:
+                raise DataError(message + and_more([message])) from None
+            print(f"skipped: {message}")
+            continue
+        paths.append(path)
     columns = {"image": [str(p) for p in paths], "label": [p.parent.name for p in paths]}
     kinds = {"image": "image", "label": "label"}
-    texts = [p.with_suffix(".txt") for p in paths]
-    if any(t.exists() for t in texts):
-        columns["text"] = [t.read_text(encoding="utf-8").strip() if t.exists() else "" for t in texts]
+    if any(text is not None for text in texts):
+        columns["text"] = [text or "" for text in texts]
         kinds["text"] = "text"
     return Split(name, columns, kinds, len(paths), lambda i: str(paths[i].relative_to(folder) if paths else folder))
 
@@ -172,10 +215,15 @@ def plain_cell(kind, cell, folder):
             return "" if cell is None else str(cell).strip()
         raise ValueError(f"expected a label, got {cell!r}")
     if kind == "number":
+        if cell is None or cell == "":
+            return ""
         try:
-            return "" if cell is None or cell == "" else str(float(cell))
+            number = float(cell)
         except (TypeError, ValueError):
-            raise ValueError(f"expected a number, got {cell!r}") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f"expected a number, got {cell!r}")
+        return str(number)
     return cell
 
 

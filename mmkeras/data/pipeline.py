@@ -58,6 +58,12 @@ class Preprocessor:
         return [tensor.name for tensor in self.inputs.inputs]
 
     @property
+    def widths(self) -> dict[str, int]:
+        """How many numbers each vector has, of those that have been fitted."""
+        layers = {name: self.reader(name) for name in self.input_names}
+        return {name: len(layer.mean) for name, layer in layers.items() if getattr(layer, "mean", None) is not None}
+
+    @property
     def target_names(self) -> list[str]:
         """Names of the raw answers."""
         return [tensor.name for tensor in self.targets.inputs] if self.targets else []
@@ -345,17 +351,21 @@ def _broken_rows(split, preprocessor, names):
 
 
 def _raw_fetcher(split, preprocessor, training):
-    return _fetcher(split, [*preprocessor.input_names, *preprocessor.target_names], training)
+    return _fetcher(split, [*preprocessor.input_names, *preprocessor.target_names], training, preprocessor.widths)
 
 
-def _fetcher(split, names, training):
-    """A function from row numbers `(batch,)` and a draw to raw values `{name: (batch, ...)}`."""
+def _fetcher(split, names, training, widths=None):
+    """A function from row numbers `(batch,)` and a draw to raw values `{name: (batch, ...)}`.
+
+    Args:
+        widths: `{vector: numbers}`, of those that all rows may lack.
+    """
     columns = {}
     for name in dict.fromkeys(names):
         cells = split.cells(name)
         if split.kinds[name] in ENCODED:
             cells = _located(cells, split.folders[name])
-        columns[name] = _column(split.kinds[name], cells, training)
+        columns[name] = _column(split.kinds[name], cells, training, (widths or {}).get(name))
     return lambda rows, draw: {name: column(rows, draw) for name, column in columns.items()}
 
 
@@ -370,7 +380,7 @@ def _located(cells, folder):
     ]
 
 
-def _column(kind, cells, training):
+def _column(kind, cells, training, width):
     if kind in ENCODED:
         if all(isinstance(cell, bytes) or not cell for cell in cells):
             contents = tf.constant(np.array(cells, dtype=object), tf.string)
@@ -386,8 +396,8 @@ def _column(kind, cells, training):
         read = read_slice if any(map(is_slice, cells)) else read_file
         return lambda rows, draw: tf.map_fn(read, tf.gather(paths, rows), parallel_iterations=16)
     if kind == "vector":
-        size = max(len(cell) for cell in cells)
-        table = tf.constant([list(cell) or [float("nan")] * size for cell in cells], tf.float32)
+        absent = [float("nan")] * (width or max(map(len, cells)))
+        table = tf.constant([list(cell) or absent for cell in cells], tf.float32)
         return lambda rows, draw: tf.gather(table, rows)
     if kind == "tags":
         cells = ["\t".join(cell) for cell in cells]

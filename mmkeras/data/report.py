@@ -23,13 +23,15 @@ def report(source: Source, modalities: Mapping[str, str] | None = None) -> tuple
     Raises:
         DataError: if no column is of a known kind, or a split has no usable row.
     """
-    lines, num_bad, kept = [], 0, {}
+    lines, num_bad, kept, widths = [], 0, {}, {}
     _check_kinds(source, modalities)
-    for name, split in source.splits.items():
+    for name, split in sorted(source.splits.items(), key=lambda item: item[0] != "train"):  # the others, by its measure
         chosen = modalities or {column: kind for column, kind in split.kinds.items() if kind in MODALITIES}
-        good, bad = reviewed(split, chosen, decode=True)
+        good, bad = reviewed(split, chosen, decode=True, widths=widths)
         check_usable(name, good, bad)
         kept[name] = good
+        vectors = [column for column, kind in chosen.items() if kind == "vector" and any(good.cells(column))]
+        widths = {**{column: max(map(len, good.cells(column))) for column in vectors}, **widths}
         num_bad += len(bad)
         lines += [f"{name}: {len(split)} rows, {len(bad)} bad", *(f"  {line}" for line in bad[:_MOST_NAMED])]
         if len(bad) > _MOST_NAMED:

@@ -160,7 +160,8 @@ class Split:
             }
             read = {name: kind for name, kind in preprocessor.target_kinds.items() if kind}
             plain = self.replace({}, {name: kind for name, kind in read.items() if self.kinds.get(name) == "other"})
-            rows = checked(plain, {name: self.kinds.get(name, "other") for name in names}, targets, known=known)
+            kinds = {name: self.kinds.get(name, "other") for name in names}
+            rows = checked(plain, kinds, targets, known=known, widths=preprocessor.widths)
             self._checked[preprocessor.fitted] = rows
         return batches(self._checked[preprocessor.fitted], preprocessor, batch_size, **options)
 

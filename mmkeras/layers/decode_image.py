@@ -72,7 +72,7 @@ class DecodeImage(keras.layers.Layer):
             lambda: self._decode_jpeg(image),
             # The first frame alone: TensorFlow decodes them all before it leaves out the others.
             lambda: self._decode(tf.strings.substr(image, 0, length) + b";"),
-            lambda: self._decode(image),
+            lambda: self._decode(tf.strings.substr(image, 0, length)),  # TensorFlow refuses a BMP with padding
         ]
         return tf.ensure_shape(tf.switch_case(kind, ways), shape)  # one operation, where `tf.case` takes dozens
 

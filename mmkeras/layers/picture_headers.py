@@ -26,22 +26,22 @@ def measured(images):
     """Encoded pictures `(batch,)` to (fault, pixels, length), each `(batch,)`.
 
     The fault says in words what is wrong with a picture, nothing where it is good or absent (an empty string); the
-    length is how many of its bytes to decode: of a GIF those of the first frame.
+    length is how many of its bytes to decode: of a GIF those of the first frame, of a BMP those before any padding.
     """
     start = window(images, 0, 64)
     length = _lengths(images)
     empty, png, jpeg = tf.equal(length, 0), begin(start, b"\x89PNG"), begin(start, b"\xff\xd8\xff")
     gif, bmp = begin(start, b"GIF8"), begin(start, b"BM")
-    first, jpeg_size = _first_frames(images, gif), _jpeg_sizes(images, jpeg)
+    first, jpeg_size = _first_frames(images, gif), _jpegs(images, jpeg)
     bmp_size, bmp_length, bmp_good = _bmp(start, length)
     png_size = tf.stack([_number(start, range(23, 19, -1)), _number(start, range(19, 15, -1))], axis=1)
-    sides = tf.where(png[:, None], png_size, tf.where(gif[:, None], first[:, :2], jpeg_size))
+    sides = tf.where(png[:, None], png_size, tf.where(gif[:, None], first[:, :2], jpeg_size[:, :2]))
     sides = tf.where(bmp[:, None], bmp_size, sides)
     pixels = tf.reduce_prod(tf.minimum(sides, 2**31 - 1), axis=1)
 
     known = png | jpeg | gif | bmp
     end = window(images, tf.maximum(length - 64, 0), 64)
-    whole = (png & _hold(end, b"IEND")) | (jpeg & _hold(end, b"\xff\xd9")) | (gif & _hold(end, b";")) | bmp
+    whole = (png & _hold(end, b"IEND")) | (jpeg & (jpeg_size[:, 2] > 0)) | (gif & _hold(end, b";")) | bmp
     fits = (pixels >= 1) & (pixels <= MOST_PIXELS) & tf.reduce_all(sides <= MOST_SIDE, axis=1)
     good = (jpeg & (pixels > 0)) | (bmp & bmp_good) | (gif & (first[:, 2] > 0)) | (png & _png_is_good(start))
     faults = [(empty, 0), (~known, 1), (~whole, 2), (~good, 4), (~fits, 3)]
@@ -52,7 +52,7 @@ def measured(images):
     return (
         tf.gather(_FAULTS, number),
         tf.where(empty, tf.zeros_like(pixels), pixels),
-        tf.where(gif, first[:, 2], length),
+        tf.where(gif, first[:, 2], tf.where(bmp, tf.minimum(bmp_length, length), length)),
     )
 
 
@@ -184,8 +184,11 @@ def _first_frames(images, gif):
     return _scattered(gif, tf.stack([height, width, tf.where(frames > 0, end, 0)], axis=1), images)
 
 
-def _jpeg_sizes(images, jpeg):
-    """Height and width of the JPEGs `(batch, 2)`, zeros where no frame is found before the data begin."""
+def _jpegs(images, jpeg):
+    """Height and width of the JPEGs, zeros where no frame is found before the data begin; and whether they end.
+
+    Cameras write more behind the end, thumbnails before the frame have an end of their own.
+    """
     jpegs = tf.boolean_mask(images, jpeg)
 
     def step(blocks, active, place, sizes):
@@ -200,7 +203,17 @@ def _jpeg_sizes(images, jpeg):
         active &= ~frame & ~(marked & ((kind == 0xD9) | (kind == 0xDA)))
         return blocks + 1, active & (place < _lengths(jpegs)), place, sizes
 
-    return _scattered(jpeg, _walk(step, jpegs, 2, tf.zeros((tf.size(jpegs), 2), tf.int64))[-1], images)
+    _, _, place, sizes = _walk(step, jpegs, 2, tf.zeros((tf.size(jpegs), 2), tf.int64))
+    ends = _hold(window(jpegs, tf.maximum(_lengths(jpegs) - 64, 0), 64), b"\xff\xd9")
+    ends = tf.cond(tf.reduce_all(ends), lambda: ends, lambda: ends | _hold_behind(jpegs, place, b"\xff\xd9"))
+    return _scattered(jpeg, tf.concat([sizes, tf.cast(ends, tf.int64)[:, None]], axis=1), images)
+
+
+def _hold_behind(encoded, place, mark):
+    """Whether each of `encoded (batch,)` holds a mark from a place on."""
+    place = tf.minimum(tf.cast(place, tf.int32), tf.strings.length(encoded))
+    rest = tf.strings.substr(encoded, place, tf.strings.length(encoded) - place)
+    return tf.strings.split(rest, mark).row_lengths() > 1
 
 
 def _png_is_good(start):
@@ -214,5 +227,5 @@ def _bmp(start, length):
     height = tf.where(height >= 2**31, 2**32 - height, height)  # negative: it begins at the top
     channels = _number(start, (28, 29)) // 8
     whole = offset + (channels * width + 3) // 4 * 4 * height
-    good = tf.reduce_any(tf.equal(channels[:, None], [1, 3, 4]), axis=1) & (length <= whole)
+    good = tf.reduce_any(tf.equal(channels[:, None], [1, 3, 4]), axis=1) & (length <= whole + 4)  # some are padded
     return tf.stack([height, width], axis=1), whole, good
