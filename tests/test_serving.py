@@ -29,6 +29,7 @@ from tensorflow_serving.apis import (
 
 from mmkeras.serving import Batching, Client, ModelConfig, Models, Server, ServingError
 from mmkeras.serving.batching import Batcher
+from mmkeras.serving.models import Version
 from zoo._cli import main
 
 # Batches
@@ -80,6 +81,19 @@ def test_requests_go_together_and_get_their_own_answers():
         np.testing.assert_array_equal(y, 2 * x)
     assert set(servable.sizes) <= set(sizes)
     assert len(servable.sizes) < 20
+    batcher.close()
+
+
+def test_a_request_larger_than_a_batch_runs_in_several():
+    sizes = (4, 8)
+    batcher = Batcher(Batching(20, 30_000, 4, 1, sizes, max_execution_batch_size=8))
+    servable, random = Doubling(), np.random.default_rng(0)
+    rows = [random.integers(0, 100, (n, 2)) for n in (19, 3, 20, 1)]
+    for x, y in zip(rows, at_once(lambda x: batcher(servable, "s", {"x": x})["y"], rows), strict=True):
+        np.testing.assert_array_equal(y, 2 * x)
+    assert set(servable.sizes) == {4, 8}
+    with pytest.raises(ServingError, match="Task size 21 is larger than maximum input batch size 20"):
+        batcher(servable, "s", {"x": np.ones((21, 2))})
     batcher.close()
 
 
@@ -431,8 +445,23 @@ def test_answers_on_a_kept_connection_are_not_held_back(folder):
 
 
 def test_a_port_that_is_taken_is_told(folder):
-    with running(folder.parent) as server, pytest.raises(ValueError, match="Take another --rest-port"):
-        Server([], server.rest_port, None)
+    with running(folder.parent, grpc_port=0) as server:
+        with pytest.raises(ValueError, match="Take another --rest-port"):
+            Server([], server.rest_port, None)
+        with pytest.raises(ValueError, match="Take another --grpc-port"):
+            Server([], None, server.grpc_port)
+
+
+def test_a_version_may_arrive_while_another_is_asked_for():
+    class Asked:
+        @property
+        def servable(self):
+            versions[len(versions) + 1] = Version()
+            return self
+
+    models, versions = Models([]), {}
+    versions[1], models._versions["m"] = Asked(), versions
+    assert models.servable("m") is versions[1]
 
 
 def serve(*arguments):

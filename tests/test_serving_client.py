@@ -123,6 +123,7 @@ def test_one_output_and_several_keep_their_names(client):
 def test_examples_are_classified_and_regressed(client):
     found = client.classify("labels", [{"x": [0.5, 0.25, 0.125]}], "serving_default")
     assert found == [[("car", 0.5), ("bike", 0.25), ("bus", 0.125)]]
+    assert client.classify("labels", [{"x": np.array([0.5, 0.25, 0.125], "float32")}], "serving_default") == found
     assert client.regress("half_plus_two", [{"x": 1.0}, {"x": [np.float32(3)]}], "regress_x_to_y") == [2.5, 3.5]
     with pytest.raises(ServingError) as caught:
         client.regress("half_plus_two", [{"x": 1}], "regress_x_to_y", version=1)  # a whole number is another feature

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -84,6 +85,9 @@ def test_what_is_not_finite_is_written_bare():
     value = {"outputs": {"a": np.array([1, np.inf], "float32"), "b": np.array([[2]]), "c": ["ä"]}}
     assert json_text.dumps(value).decode() == '{"outputs": {"a": [1.0, Infinity], "b": [[2]], "c": ["ä"]}}'
     assert json_text.dumps({"x": np.array([0.1, 5], "float32")}) == b'{"x":[0.1,5.0]}'
+    rows = [{"y": np.float32(1.5), "n": 1}, {"y": np.float32(np.nan), "n": np.int64(2)}]
+    assert json_text.dumps(rows) == b'[{"y": 1.5, "n": 1}, {"y": NaN, "n": 2}]'
+    assert json_text.dumps([[("a", math.nan), ("b", 0.5)]]) == b'[[["a", NaN], ["b", 0.5]]]'
 
 
 # Tensors
@@ -156,10 +160,15 @@ def test_configuration_files_are_read(tmp_path):
         "allowed_batch_sizes: 8 allowed_batch_sizes: 32"
     )
     found = config.read_batching(tmp_path / "batching.txt")
-    assert found == Batching(32, 500, allowed_batch_sizes=(8, 32))
+    assert found == Batching(32, 500, 10, os.cpu_count(), (8, 32))
+    (tmp_path / "batching.txt").write_text("batch_timeout_micros { value: 500 }")
+    assert config.read_batching(tmp_path / "batching.txt") == Batching(1000, 500, 10, os.cpu_count())
+    split = "max_batch_size { value: 32 } max_execution_batch_size { value: 8 } allowed_batch_sizes: 8"
+    (tmp_path / "batching.txt").write_text(f"{split} enable_large_batch_splitting {{ value: true }}")
+    assert config.read_batching(tmp_path / "batching.txt").most_at_once == 8
     (tmp_path / "monitoring.config").write_text("prometheus_config { enable: true }")
     assert config.read_monitoring(tmp_path / "monitoring.config") == "/monitoring/prometheus/metrics"
-    for text in ("max_batch_size: 3", "allowed_batch_sizes: 8 allowed_batch_sizes: 4"):
+    for text in ("max_batch_size: 3", "allowed_batch_sizes: 8 allowed_batch_sizes: 4", split):
         (tmp_path / "batching.txt").write_text(text)
         with pytest.raises(ValueError, match="cannot be read|Expected allowed_batch_sizes to increase"):
             config.read_batching(tmp_path / "batching.txt")

@@ -23,8 +23,8 @@ class Batcher:
 
     Requests go together if they ask the same signature for the same outputs with rows of the same shapes, and the
     servable may batch. A batch begins when it is full or its oldest request has waited long enough, and is filled up
-    to an allowed size by repeating its first row. Where a batch fails its requests run one by one, so that each fails
-    for itself alone.
+    to an allowed size by repeating its first row; a request that is larger than a batch runs in several. Where a batch
+    fails its requests run one by one, so that each fails for itself alone.
 
     Args:
         batching: a Batching.
@@ -88,9 +88,9 @@ class Batcher:
         for kind, queue in self._queues.items():
             rows = sum(task.rows for task in queue)
             waited = (time.monotonic() - queue[0].came) * 1e6
-            if self._closed or rows >= self.batching.max_batch_size or waited >= self.batching.batch_timeout_micros:
+            if self._closed or rows >= self.batching.most_at_once or waited >= self.batching.batch_timeout_micros:
                 tasks, rows = [], 0
-                while queue and rows + queue[0].rows <= self.batching.max_batch_size:
+                while queue and (not tasks or rows + queue[0].rows <= self.batching.most_at_once):
                     tasks.append(queue.popleft())
                     rows += tasks[-1].rows
                 del self._queues[kind]
@@ -124,32 +124,52 @@ class Batcher:
     def _answers(self, servable, key, outputs, tasks):
         if not tasks:
             return []
-        rows = sum(task.rows for task in tasks)
-        padding = next((size for size in self.batching.allowed_batch_sizes if size >= rows), rows) - rows
-        feeds = {}
-        for name in tasks[0].feeds:
-            parts = [task.feeds[name] for task in tasks]
-            parts += [np.repeat(parts[0][:1], padding, axis=0)] if padding else []
-            feeds[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        feeds = {name: _joined([task.feeds[name] for task in tasks]) for name in tasks[0].feeds}
         patience = [task.timeout_ms for task in tasks]
-        found = servable.run(key, feeds, outputs, None if None in patience else max(patience))
-        if len(tasks) == 1 and not padding:
-            return [found]
-        for name, array in found.items():
-            if array.ndim == 0 or len(array) != rows + padding:
-                raise ServingError(
-                    "FAILED_PRECONDITION",
-                    f"Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
-                    f"input tensors: {name}",
-                )
+        timeout_ms = None if None in patience else max(patience)
+        rows, most = sum(task.rows for task in tasks), self.batching.most_at_once
+        found = []
+        for start in range(0, rows, most):
+            part = {name: array[start : start + most] for name, array in feeds.items()}
+            found.append(self._batch(servable, key, outputs, part, timeout_ms))
+            if len(tasks) > 1 or rows > most:
+                _check_rows(found[-1], min(most, rows - start))
+        if len(tasks) == 1 and rows <= most:
+            return found
+        found = {name: _joined([one[name] for one in found]) for name in found[0]}
         ends = np.cumsum([task.rows for task in tasks])
         return [
             {name: array[end - task.rows : end] for name, array in found.items()}
             for task, end in zip(tasks, ends, strict=True)
         ]
 
+    def _batch(self, servable, key, outputs, feeds, timeout_ms):
+        """The outputs of one run, filled up to an allowed size."""
+        rows = len(next(iter(feeds.values())))
+        padding = next((size for size in self.batching.allowed_batch_sizes if size >= rows), rows) - rows
+        if not padding:
+            return servable.run(key, feeds, outputs, timeout_ms)
+        feeds = {name: np.concatenate([array, np.repeat(array[:1], padding, 0)]) for name, array in feeds.items()}
+        found = servable.run(key, feeds, outputs, timeout_ms)
+        _check_rows(found, rows + padding)
+        return {name: array[:rows] for name, array in found.items()}
+
     def _alone(self, servable, key, outputs, task):
         try:
             return servable.run(key, task.feeds, outputs, task.timeout_ms)
         except ServingError as error:
             return error
+
+
+def _joined(arrays):
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def _check_rows(outputs, rows):
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != rows:
+            raise ServingError(
+                "FAILED_PRECONDITION",
+                f"Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
+                f"input tensors: {name}",
+            )

@@ -64,7 +64,7 @@ class GrpcTransport:
         return [one.value for one in answer.result.regressions]
 
     def _infer(self, method, request, model, version, signature, features):
-        examples = [{name: as_json(value) for name, value in one.items()} for one in features]
+        examples = [{name: _as_lists(as_json(value)) for name, value in one.items()} for one in features]
         for example in read_examples({"examples": examples}):
             request.input.example_list.examples.add().ParseFromString(example)
         return self._ask(method, request, model, version, signature)
@@ -102,6 +102,10 @@ def _trusting(ca):
         return grpc.ssl_channel_credentials(pathlib.Path(ca).read_bytes() if ca is not None else None)
     except OSError as error:
         raise ValueError(f"Cannot read the certificates in {ca}: {error.strerror or error}.") from None
+
+
+def _as_lists(value):
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def _as_dict(message):

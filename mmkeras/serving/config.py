@@ -77,11 +77,12 @@ class Batching:
     """How requests are gathered, the fields of TensorFlow Serving's `batching_parameters.txt`.
 
     Args:
-        max_batch_size: most rows a run.
+        max_batch_size: most rows of a request.
         batch_timeout_micros: longest wait for more rows.
         max_enqueued_batches: of batches that wait; more are refused.
         num_batch_threads: runs at once.
         allowed_batch_sizes: to one of which a batch is filled up; any if empty.
+        max_execution_batch_size: most rows a run, a larger request is split; None for `max_batch_size`.
     """
 
     max_batch_size: int = 64
@@ -89,27 +90,41 @@ class Batching:
     max_enqueued_batches: int = 64
     num_batch_threads: int = 2
     allowed_batch_sizes: tuple[int, ...] = ()
+    max_execution_batch_size: int | None = None
 
     def __post_init__(self):
         sizes = list(self.allowed_batch_sizes)
-        if sizes and (sizes != sorted(set(sizes)) or sizes[-1] != self.max_batch_size):
+        name = "max_execution_batch_size" if self.max_execution_batch_size else "max_batch_size"
+        if self.most_at_once > self.max_batch_size:
             raise ValueError(
-                "Expected allowed_batch_sizes to increase, and to end at max_batch_size="
-                f"{self.max_batch_size}. Received: {sizes}."
+                f"Expected max_execution_batch_size to be at most max_batch_size={self.max_batch_size}. "
+                f"Received: {self.max_execution_batch_size}."
             )
+        if sizes and (sizes != sorted(set(sizes)) or sizes[-1] != self.most_at_once):
+            raise ValueError(
+                f"Expected allowed_batch_sizes to increase, and to end at {name}={self.most_at_once}. "
+                f"Received: {sizes}."
+            )
+
+    @property
+    def most_at_once(self) -> int:
+        """Most rows a run."""
+        return self.max_execution_batch_size or self.max_batch_size
 
 
 def read_batching(path: str | os.PathLike[str]) -> Batching:
-    """The Batching of a file such as `batching_parameters.txt`.
+    """The Batching of a file such as `batching_parameters.txt`; what it leaves out is as TensorFlow Serving has it.
 
     Raises:
         ValueError: if it is none.
     """
     found = _parsed(path, _message("BatchingParameters"))
     values = {f.name: getattr(found, f.name).value for f, _ in found.ListFields() if f.name != "allowed_batch_sizes"}
-    values.pop("thread_pool_name", None)
+    if not values.get("enable_large_batch_splitting"):
+        values.pop("max_execution_batch_size", None)
     known = {field.name for field in dataclasses.fields(Batching)}
     values = {name: value for name, value in values.items() if name in known}
+    values = {"max_batch_size": 1000, "max_enqueued_batches": 10, "num_batch_threads": os.cpu_count() or 1, **values}
     return Batching(**values, allowed_batch_sizes=tuple(found.allowed_batch_sizes))
 
 

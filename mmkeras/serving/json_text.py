@@ -188,7 +188,7 @@ def dumps(value):
     """
     if _is_finite(value):
         return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(value, default=np.ndarray.tolist, ensure_ascii=False).encode()
+    return json.dumps(value, default=lambda array: array.tolist(), ensure_ascii=False).encode()
 
 
 def _is_finite(value):
@@ -196,9 +196,9 @@ def _is_finite(value):
         return value.dtype.kind != "f" or bool(np.isfinite(value).all())
     if isinstance(value, dict):
         return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(_is_finite(item) for item in value if isinstance(item, (float, list, dict, np.ndarray)))
-    return not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, (list, tuple)):
+        return all(_is_finite(item) for item in value if not isinstance(item, (str, int)))
+    return not isinstance(value, (float, np.floating)) or math.isfinite(value)
 
 
 TYPES = {dict: "Object", list: "Array", str: "String", int: "Number", float: "Number", type(None): "Null"}

@@ -108,7 +108,8 @@ class Models:
             version = config.labels[label]
         versions = self._versions.get(name, {})
         if version is None:
-            loaded = [number for number, one in versions.items() if one.servable is not None]
+            # A list first, at once: others may add a version meanwhile.
+            loaded = [number for number, one in list(versions.items()) if one.servable is not None]
             if not loaded:
                 raise ServingError("NOT_FOUND", f"Servable not found for request: Latest({echoed(name)})")
             version = max(loaded)
@@ -308,7 +309,7 @@ class Models:
                 self._unload(one)
 
     def _loaded(self, name):
-        return any(one.servable is not None for one in self._versions.get(name, {}).values())
+        return any(one.servable is not None for one in list(self._versions.get(name, {}).values()))
 
 
 def _why_none(config):

@@ -86,7 +86,7 @@ class Server:
         self.batcher = Batcher(batching) if batching else None
         self.poll_seconds = poll_seconds
         if batching:  # a request that waits for its batch keeps a thread: as many as a batch takes, and the next one
-            threads = max(threads, min(2 * batching.max_batch_size, _MOST_THREADS))
+            threads = max(threads, min(2 * batching.most_at_once, _MOST_THREADS))
         runner = self.batcher or run_alone
         self._rest, self._grpc = None, None
         if rest_port is not None:
@@ -106,7 +106,8 @@ class Server:
             # 4 MB would be the most otherwise, a few photographs.
             self._grpc = grpc.server(
                 pool, interceptors=[] if token is None else [TokenAsked(token)],
-                options=[("grpc.max_receive_message_length", LARGEST_BODY)],
+                # And a port that another server has would be shared with it.
+                options=[("grpc.max_receive_message_length", LARGEST_BODY), ("grpc.so_reuseport", 0)],
             )  # fmt: skip
             prediction = PredictionService(self.models, self.metrics, runner)
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._grpc)
