@@ -116,6 +116,10 @@ def test_image_encoder_of_keras_applications():
     expected = base(own)[:, 0, 0].numpy()
     assert expected.any()  # small numbers: nothing is trained
     np.testing.assert_allclose(model(pixels)[:, 0], expected, atol=1e-3 * expected.max())
+    model = encoders.image_encoder((32, 32, 3), "MobileNetV3Small")  # rescales by itself
+    base = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    pixels = np.repeat(pixels, 3, axis=-1)
+    np.testing.assert_allclose(model(pixels)[:, 0], base(pixels * 255)[:, 0, 0], rtol=1e-5)
 
 
 # Texts

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from mmkeras import fusion
+from mmkeras.fusion.bilinear import power_normalized as ours
 from mmkeras.layers import TokenEmbedding
 from zoo import build
 
@@ -730,3 +731,11 @@ def test_saved_token_fusion_gives_the_same_and_padding_changes_nothing(name, tmp
     for r, length in enumerate((2, 1)):  # the mask goes through to the next layer
         alone = concat(layer({"image": image[r : r + 1], "text": embedding(words[r : r + 1, :length])}))
         np.testing.assert_allclose(model([image, padded])[r], alone[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_nothing_is_normalized_to_nothing_in_half_precision(half):
+    x = np.zeros((2, 4), half)
+    x[1, 0] = 0.5
+    found = ours(tf.constant(x)).numpy().astype("float32")
+    np.testing.assert_allclose(found, power_normalized(x.astype("float32")), atol=0.01)

@@ -56,9 +56,21 @@ def test_l2_normalize():
     value, gradient = with_gradient(layers.L2Normalize(), x)
     np.testing.assert_allclose(value, [v / (np.linalg.norm(v) or 1) for v in x], rtol=1e-6)
     assert np.isfinite(gradient).all()
+    for half in ("float16", "bfloat16"):
+        low, gradient = with_gradient(layers.L2Normalize(dtype=half), x.astype(half))
+        np.testing.assert_allclose(low.astype("float32"), value, atol=0.01)
+        assert np.isfinite(gradient.astype("float32")).all()
+    _, gradient = with_gradient(layers.L2Normalize(), x)
     for i in (0, 1, 3, 4):  # d sum(x / |x|) / dx = (1 - u sum(u)) / |x|
         u, length = x[i] / np.linalg.norm(x[i]), np.linalg.norm(x[i])
         np.testing.assert_allclose(gradient[i], (1 - u * u.sum()) / length, rtol=1e-4, atol=1e-6)
+
+
+def test_the_mask_of_what_is_absent_says_nothing():
+    layer, ids = layers.FillAbsent(), np.array([[5, 6, 0, 0], [5, 6, 0, 0]])
+    filled = layer(layers.TokenEmbedding(10, 3)(ids), np.array([1.0, 0.0]))
+    mask = keras.src.backend.get_keras_mask(filled)
+    np.testing.assert_array_equal(mask, [[True, True, False, False], [True] * 4])
 
 
 @pytest.mark.parametrize(("scale", "bias"), [(1 / 0.07, None), (10.0, -10.0), (100.0, 0.5), (2000.0, None)])

@@ -110,6 +110,19 @@ def test_every_model_trains_in_float16(name, tmp_path):
     assert all(np.isfinite(float(value)) for value in row.values())
 
 
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "options"), [("dual_encoder", {"queue": 12}), ("captioner", {"scheduled_sampling": 0.5})]
+)
+def test_a_queue_and_words_of_its_own_learn_in_half_precision(name, options, half):
+    random = np.random.default_rng(0)
+    x = {"image": random.random((8, 16, 16, 3), "float32"), "text": random.integers(4, 50, (8, 8))}
+    with loop.precision(half):
+        model = zoo.build(name, preset="tiny", **options)
+        assert np.isfinite([model.train_on_batch(x) for _ in range(3)]).all()
+        assert np.isfinite(model.evaluate(x, verbose=0)).all()
+
+
 def test_training_ends_when_nothing_becomes_better(tmp_path):
     run = train(tmp_path / "run", learning_rate=0.0, weight_decay=0.0, epochs=9, patience=2)
     assert len(losses(run, "val_loss")) == 3

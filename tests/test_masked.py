@@ -135,6 +135,13 @@ def test_a_share_is_hidden_and_now_and_then_a_whole_modality():
     assert first["text_loss"] > 0.1
 
 
+def test_where_nothing_is_hidden_there_is_nothing_to_measure(tmp_path):
+    run = zoo.train("masked_autoencoder", "scenes:40", out=tmp_path / "run", hide_text=0.0, epochs=1, verbose=0, **TINY)
+    report = run.evaluate("test")
+    assert any(title.startswith("hidden image") for title in report)
+    assert not any(title.startswith("hidden text") for title in report)
+
+
 def test_linear_probe_is_ridge_classification():
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 300)

@@ -166,6 +166,7 @@ def test_training_weighs_the_heads_by_what_it_logged(tmp_path):
         ({"balance": "gradient_blend", "modalities": {"a": "vector"}}, "two modalities or more"),
         ({"balance": "ogm_ge", "labels": "many"}, "one label a row"),
         ({"teacher": "runs/x", "labels": "many"}, "one label a row"),
+        ({"class_weight": "balanced", "labels": "many"}, "`class_weight` is of one label a row"),
     ],
 )
 def test_what_cannot_be_balanced_is_told(options, message):

@@ -789,6 +789,15 @@ def test_vectors_are_as_wide_as_in_training(folder):
     assert any("row 1: expected 2 numbers in `vector`, got 3" in line for line in lines)
 
 
+def test_a_vector_that_is_predicted_is_looked_at_as_others_are(folder):
+    rows = [{"text": "a", "v": v} for v in ([1, 2], [], [3, 4], [5])]
+    split = opened(folder, rows).replace({}, {"v": "vector"})
+    assert "row 2: the target `v` is empty" in fault(checked, split, {"text": "text"}, ("v",))
+    (folder / "rows.jsonl").unlink()
+    split = opened(folder, [rows[0], *rows[2:]]).replace({}, {"v": "vector"})
+    assert "row 3: expected 2 numbers in `v`, got 1" in fault(checked, split, {"text": "text"}, ("v",))
+
+
 @pytest.mark.parametrize(("tags", "reason"), [(7, "expected a list of tags, got 7"), ([["a"]], "a list of tags"),
                                               ([], "the target `tags` is empty"), ("[1", "Expecting")])  # fmt: skip
 def test_bad_tags(folder, tags, reason):

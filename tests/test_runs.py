@@ -20,6 +20,7 @@ from mmkeras import data, export
 from mmkeras.layers import QueuedSimilarity
 from mmkeras.runs import RunFolder, replaced
 from zoo import _epochs, _fit_preprocessor, _registry, _retrieval, _train
+from zoo._cli import main
 from zoo._config import Config, hp, parse
 from zoo._raw import asked
 
@@ -109,15 +110,18 @@ def test_a_modality_may_be_called_support():
 def test_a_queue_holds_what_was_seen_last():
     layer = QueuedSimilarity(5)
     random = np.random.default_rng(0)
-    batches = [random.normal(size=(2, 3)).astype("float32") for _ in range(4)]
-    query = random.normal(size=(2, 3)).astype("float32")
-    assert layer(query, batches[0]).numpy().max() < -1e5  # nothing is in it, and outside of training nothing enters
+    batches = [random.normal(size=(3, 3)).astype("float32") for _ in range(4)]
+    query, presence = random.normal(size=(2, 3)).astype("float32"), np.array([1, 0, 1], "float32")
+    there = [keys[[0, 2]] for keys in batches]  # what is absent does not enter
+    nothing = -1e4
+    assert layer(query, batches[0], presence).numpy().max() < nothing  # outside of training nothing enters
     for i, keys in enumerate(batches):
-        seen = layer(query, keys, training=True).numpy()
-        expected = np.concatenate([query @ b.T for b in batches[:i][::-1]], axis=1)[:, :5] if i else np.zeros((2, 0))
-        np.testing.assert_allclose(seen[:, : expected.shape[1]], expected, atol=1e-5)
-        assert (seen[:, expected.shape[1] :] < -1e5).all()
-    assert (layer(query, batches[0]).numpy() < -1e5).all()
+        seen = layer(query, keys, presence, training=True).numpy()
+        expected = np.concatenate([query @ b.T for b in there[:i][::-1]], axis=1) if i else np.zeros((2, 0))
+        found = seen[:, (seen > nothing).any(axis=0)]
+        np.testing.assert_allclose(found, expected[:, : found.shape[1]], atol=1e-5)
+        assert found.shape[1] == min(2 * i, 3)  # of five places two are those of absent rows
+    assert (layer(query, batches[0], presence).numpy() < nothing).all()
 
 
 @pytest.mark.long
@@ -128,7 +132,7 @@ def test_a_dual_encoder_learns_with_a_queue_and_with_attention(tmp_path):
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert losses[1] > np.log(8)  # 8 rows a step, but up to 28 to choose from
     assert losses[-1] < max(losses) - 0.2
-    assert run.model.get_layer("image_text_queued").filled.numpy() == 20
+    assert run.model.get_layer("image_text_queued").queue.numpy().any(axis=1).all()
     assert run.predict("encode_text", text=["a red circle"])["embedding"].shape == (1, 16)
     with pytest.raises(ValueError, match="Expected loss='clip' with a queue. Received: queue=4, loss='siglip'"):
         zoo.build("dual_encoder", preset="tiny", queue=4, loss="siglip")
@@ -448,6 +452,100 @@ def test_word_vectors_are_taken_from_a_file(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"vectors of 16 numbers: take --text-dim 16"):
         zoo.train("fusion_classifier", source, out=tmp_path / "other", **{**options, "text_dim": 8})
     assert not (tmp_path / "other").exists()
+
+
+def test_word_vectors_are_for_texts_that_are_read(tmp_path):
+    (tmp_path / "glove.txt").write_text("red" + " 0.5" * 16 + "\n")
+    options = {"preset": "tiny", "word_vectors": str(tmp_path / "glove.txt"), "text_encoder": "bag", "verbose": 0}
+    with pytest.raises(ValueError, match="`captioner` has no encoder of texts here that could take --word-vectors"):
+        zoo.train("captioner", "scenes:32", out=tmp_path / "run", **options)
+    options |= {"learning_rate": 1e-12, "epochs": 1}
+    run = zoo.train("conditional_gan", "scenes:32", out=tmp_path / "run", **options)
+    row = run.preprocessor.reader("text").vocabulary.index("red")
+    for network in (run.model.generator, run.model.discriminator):
+        table = network.get_layer("text_encoder").get_layer("text_embedding").table.numpy()
+        np.testing.assert_allclose(table[row], 0.5, atol=1e-6)
+
+
+MEASURED = [f"{1000 + 10 * (i % 5)} {-50 + i % 3}" for i in range(30)]
+
+
+def measured(path):
+    rows = [f"{text},{v},{kind}" for text, v, kind in zip(TEXTS, MEASURED, KINDS, strict=True)]
+    path.write_text("\n".join(["title,feat,kind", *rows]))
+    return str(path)
+
+
+def test_vectors_are_answered_on_their_own_scale(tmp_path):
+    source = measured(tmp_path / "a.csv")
+    options = {"preset": "tiny", "columns": {"title": "text", "feat": "vector"}, "epochs": 1, "verbose": 0}
+    run = zoo.train("masked_autoencoder", source, out=tmp_path / "masked", **options)
+    given = [[1000.0, -50.0], [1040.0, -48.0]]
+    np.testing.assert_allclose(run.predict("fill", feat=given, title=["red", "box"])["feat"], given, rtol=1e-5)
+    run = zoo.train("autoencoder", source, out=tmp_path / "auto", **options)
+    for signature, values in (("serving_default", {"feat": given}), ("decode", {"embedding": np.zeros((2, 16), "f")})):
+        found = run.predict(signature, **values)["feat"]
+        assert (np.abs(found - [1020, -49]) < [100, 10]).all(), signature
+
+
+def test_modalities_may_be_declared_by_columns_alone(tmp_path):
+    command = [
+        "train",
+        "cross_modal",
+        "--data",
+        measured(tmp_path / "a.csv"),
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    ]
+    command += ["--columns", "feat=vector,title=text", "--target", "title", "--preset", "tiny", "--epochs", "1"]
+    main(command)
+    assert zoo.load(tmp_path / "run").config.sources == ["feat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "modalities", "options"),
+    [
+        ("autoencoder", {"embedding": "vector", "text": "text"}, {}),
+        ("autoencoder", {"text_embedding": "image", "text": "text"}, {}),
+        ("masked_autoencoder", {"embedding": "vector", "text": "text"}, {}),
+        ("cross_modal", {"text": "text", "embedding": "vector"}, {"target": "embedding"}),
+        ("captioner", {"image": "image", "attention": "text"}, {"target": "attention"}),
+        ("multitask", {"image": "image", "tags": "text"}, {}),
+    ],
+)
+def test_what_is_given_back_has_the_name_of_no_other_output(name, modalities, options):
+    with pytest.raises(ValueError, match=r"cannot be called `\w+`, as another output is"):
+        zoo.build(name, preset="tiny", modalities=modalities, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dual_encoder", {"modality_dropout": 0.2}), ("conditional_gan", {"modality_dropout": 0.2}),
+        ("transformer", {"task": "retrieval", "modality_dropout": 0.2}), ("conditional_gan", {"augment_flip": True}),
+    ],
+)  # fmt: skip
+def test_what_would_change_nothing_is_refused(name, options):
+    with pytest.raises(ValueError, match="Received: (modality_dropout=0.2|augment_flip=True)"):
+        zoo.build(name, preset="tiny", **options)
+
+
+def test_labels_teach_no_tower_what_is_absent():
+    model = zoo.build("dual_encoder", preset="tiny", label_weight=1.0, num_classes=3, weight_decay=0.0)
+    random = np.random.default_rng(0)
+    x = {"image": random.random((4, 16, 16, 3), "float32"), "text": random.integers(4, 50, (4, 8))}
+    x["presence"] = np.array([[1, 0]] * 4, "float32")
+    kernels = {name: model.get_layer(f"{name}_projection").kernel for name in ("image", "text")}
+    before = {name: kernel.numpy() for name, kernel in kernels.items()}
+    model.train_on_batch(x, {"label": np.array([0, 1, 2, 0])})
+    assert (before["image"] != kernels["image"].numpy()).any()
+    np.testing.assert_array_equal(before["text"], kernels["text"].numpy())
+
+
+def test_one_number_has_no_parts_to_explain(finished):
+    with pytest.raises(ValueError, match="Expected a picture or a text, or two modalities"):
+        finished.explain(vector=[0.5] * 8)
 
 
 def test_bad_rows_are_refused_or_skipped(tmp_path, capsys):

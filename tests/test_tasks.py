@@ -68,6 +68,22 @@ def test_attention_is_shared_out_over_the_places(reasoning):
     assert np.abs(other["answer"] - outputs["answer"])[0].max() > 1e-4
 
 
+@pytest.mark.parametrize("reasoning", REASONING)
+def test_of_an_absent_question_not_even_the_length_is_known(reasoning):
+    model = zoo.build("vqa", preset="tiny", reasoning=reasoning)
+    stand_in = model.get_layer("question_or_nothing").stand_in
+    stand_in.assign(np.linspace(-1, 1, stand_in.shape[0]))
+    questions = np.zeros((2, 8), int)
+    questions[0, :6], questions[1, :2] = 7, 9
+    x = {
+        "image": np.ones((2, 16, 16, 3), "float32"),
+        "question": questions,
+        "presence": np.array([[1, 0]] * 2, "float32"),
+    }
+    first, second = model.predict(x, verbose=0)["answer"]
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
 # Captions, tags, polarity, and several heads at once
 
 
@@ -127,6 +143,13 @@ def test_polarity_takes_both_modalities_where_they_disagree(tmp_path, task):
     )
     assert (moved["image"] < 0).mean() > 0.9
     assert (moved["remark"] > 0).mean() > 0.9
+
+
+def test_equal_texts_are_found_for_one_another(tmp_path):
+    (tmp_path / "a.csv").write_text("text,vector,label\n" + "".join(f"a {i % 2},{i} {-i},{i % 2}\n" for i in range(30)))
+    options = {"preset": "tiny", "modalities": {"vector": "vector", "text": "text"}, "epochs": 1, "verbose": 0}
+    run = zoo.train("multitask", str(tmp_path / "a.csv"), out=tmp_path / "run", heads={"retrieval": 1.0}, **options)
+    assert run.evaluate("train")["row -> text"]["recall@1"] > 0.3  # whichever text is nearest, about half have it
 
 
 @pytest.mark.long

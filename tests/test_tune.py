@@ -34,6 +34,15 @@ def test_what_cannot_be_searched_is_said_with_what_can():
     assert _tune._space("vqa", ["reasoning"], {}) == {"reasoning": REASONING}
 
 
+def test_what_a_model_refuses_is_not_searched(tmp_path):
+    space = _tune._space("masked_autoencoder", None, {"preset": "tiny"})
+    assert space
+    assert not {"image_encoder", "text_encoder"} & set(space)
+    with pytest.raises(ValueError, match="`conditional_gan` has no one validation loss"):
+        _tune.tune("conditional_gan", "scenes:32", out=tmp_path / "tuned")
+    assert not (tmp_path / "tuned").exists()
+
+
 @pytest.fixture
 def planted(monkeypatch):
     """Trainings that take no time; their loss is smallest for the mixer with a dropout of 0.1."""

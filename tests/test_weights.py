@@ -119,6 +119,15 @@ def test_weights_reach_what_their_card_says(name, tmp_path, monkeypatch):
     assert (tmp_path / "runs" / name.replace(":", "-") / "metrics/test.json").exists()
 
 
+def test_weights_are_indexed_and_looked_at_as_runs_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = zoo.load("dual_encoder:scenes")
+    count, _ = run.index("gallery", "scenes:80")
+    assert len(run.search("a red circle", "gallery", k=100)[0]) == count == 10
+    measured, _ = zoo.load("fusion_classifier:scenes").examine()
+    assert measured["accuracy"]
+
+
 def test_pixels_are_embedded_as_the_files_they_are_of():
     run, rows = zoo.load("dual_encoder:scenes"), data.scenes(2400).test  # more than are embedded at once
     pixels = np.stack(run.pictures("image", rows, np.arange(len(rows))))

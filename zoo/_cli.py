@@ -15,6 +15,7 @@ from zoo import _registry, _weights, bench, protocols
 from zoo._client import add_client, add_verify
 from zoo._config import did_you_mean, parse, type_name
 from zoo._demo import add_demo
+from zoo._inputs import KINDS
 from zoo._launch import add_launch
 from zoo._run_commands import add_run_commands, mapping, quiet_start
 from zoo._serve import add_serve
@@ -187,7 +188,7 @@ def _hyperparameters(options):
 
 def _tune(options):
     hyperparameters = _hyperparameters(options)
-    _registry.configure(options.model, options.preset, **hyperparameters)
+    _check_early(options, hyperparameters)
     with quiet_start():
         from zoo import _tune
     given = {"preset": options.preset, "columns": options.columns, "skip_bad": options.skip_bad, **hyperparameters}
@@ -211,7 +212,7 @@ def _list(options):
 def _train(options):
     hyperparameters = _hyperparameters(options)
     if not options.resume:
-        _registry.configure(options.model, options.preset, **hyperparameters)  # before TensorFlow is waited for
+        _check_early(options, hyperparameters)
     with quiet_start():
         from zoo import _train
     names = (
@@ -222,6 +223,12 @@ def _train(options):
     given = {name: getattr(options, name) for name in names}
     verbose = 2 if options.quiet or not sys.stdout.isatty() else 1
     _train.train(options.model, verbose=verbose, **given, **hyperparameters)
+
+
+def _check_early(options, hyperparameters):
+    """Tells mistakes in hyperparameters before TensorFlow is waited for, unless the modalities hang on the data."""
+    if not set(KINDS) & set((options.columns or {}).values()):
+        _registry.configure(options.model, options.preset, **hyperparameters)
 
 
 def _add_data(commands):

@@ -1,6 +1,7 @@
 """What ails a run: its model on its own data."""
 
 import csv
+import pathlib
 
 import numpy as np
 
@@ -42,10 +43,12 @@ def examine(run):
                 f"With {rows} rows the validation split is too small to tell what each modality brings. Give it "
                 f"{FEWEST_ROWS} or more."
             )
-    with open(run.path / "history.csv", encoding="utf-8") as file:
-        last = {key: float(value) for key, value in list(csv.DictReader(file))[-1].items() if value}
-    batch_size = min(run.config.batch_size, len(run.source.train))
-    faults += diagnosis.stuck_losses(last, diagnosis.chances(run.model, batch_size))
+    history = pathlib.Path(run.stored, "history.csv")
+    if history.exists():  # weights that come with the zoo have none
+        with history.open(encoding="utf-8") as file:
+            last = {key: float(value) for key, value in list(csv.DictReader(file))[-1].items() if value}
+        batch_size = min(run.config.batch_size, len(run.source.train))
+        faults += diagnosis.stuck_losses(last, diagnosis.chances(run.model, batch_size))
     return measured, faults + list(_shared_rows(run))
 
 

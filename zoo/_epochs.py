@@ -73,7 +73,7 @@ def validation_batches(run, split, soft):
 
 def class_weights(run, split):
     """Weights of the labels, inverse to how often they occur, one on average over the rows; or None."""
-    if getattr(run.config, "class_weight", "none") == "none" or run.config.labels == "many":
+    if getattr(run.config, "class_weight", "none") == "none":
         return None
     counts = np.array([split.cells("label").count(label) for label in run.labels], dtype="float32")
     return tf.constant(counts.sum() / (len(counts) * counts))

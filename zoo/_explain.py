@@ -49,6 +49,11 @@ def explain(run, values, target=None):
 
     shared = len(present) > 1 and name != "similarity"  # which there is of two alone
     found["shapley"] = diagnosis.shapley(worth, present) if shared else {}
+    if not (found["cam"] or found["tokens"] or found["shapley"]):
+        raise ValueError(
+            "Expected a picture or a text, or two modalities, whose parts could be told apart. "
+            f"Received: {', '.join(present) or 'nothing'}."
+        )
     found["pictures"] = {name: x[name][0].numpy() for name in found["cam"]}
     found["figure"] = plots.explanation(found["pictures"], found)
     return found
@@ -56,7 +61,13 @@ def explain(run, values, target=None):
 
 def explains(run):
     """Whether a run's model gives a score that can be explained."""
-    return bool(outputs_of(run).intersection(_SCORED)) or len(_embeddings(run)) > 1
+    return _scored(run) is not None or len(_embeddings(run)) > 1
+
+
+def _scored(run):
+    """The output whose score is explained; None where the labels are those of an episode, which have no names."""
+    outputs = () if hasattr(run.config, "ways") else outputs_of(run)
+    return next((name for name in _SCORED if name in outputs), None)
 
 
 def outputs_of(run):
@@ -71,7 +82,7 @@ def _embeddings(run):
 
 def _score(run, x, target):
     """(what the score is, function from the model's outputs to it)."""
-    output = next((name for name in _SCORED if name in outputs_of(run)), None)
+    output = _scored(run)
     embeddings = _embeddings(run)
     if output is None and len(embeddings) > 1:
         a, b = embeddings[:2]

@@ -203,4 +203,4 @@ def _queries(run, gallery):
 
 
 def _fingerprint(run):
-    return hashlib.sha256((run.path / "model.keras").read_bytes()).hexdigest()
+    return hashlib.sha256(pathlib.Path(run.stored, "model.keras").read_bytes()).hexdigest()

@@ -4,6 +4,7 @@ import dataclasses
 
 from zoo._config import Config, hp
 
+KINDS = ("image", "text", "vector", "audio", "video")
 # What every model's preset `tiny` has in common.
 TINY = {
     "image_size": (16, 16), "image_width": 8, "text_length": 8, "vocabulary_size": 50, "text_dim": 16, "text_width": 16,
@@ -70,7 +71,7 @@ class Inputs(Config):
         if not self.modalities:
             raise ValueError("Expected at least one modality, such as modalities={'image': 'image'}. Received: none.")
         for name, kind in self.modalities.items():
-            if kind not in ("image", "text", "vector", "audio", "video"):
+            if kind not in KINDS:
                 raise ValueError(
                     f"Invalid kind of the modality `{name}`. Expected image, text, vector, audio or video. "
                     f"Received: {kind!r}."
@@ -87,6 +88,11 @@ class Inputs(Config):
         for name in self.freeze:
             if name not in self.modalities:
                 raise ValueError(f"Expected modalities to freeze: {', '.join(self.names)}. Received: `{name}`.")
+
+    def refuse(self, names, taken):
+        """An error if an output of the model has the name of one of these modalities, which are outputs as well."""
+        for name in sorted({*names} & {*taken}):
+            raise ValueError(f"A modality that the model gives back cannot be called `{name}`, as another output is.")
 
     @property
     def names(self):

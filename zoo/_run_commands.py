@@ -27,7 +27,12 @@ def add_run_commands(commands):
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say how many")
     _add_reading(command)
     command.add_argument("--subsets", action="store_true", help="fusion_classifier: from every subset of modalities")
-    command.add_argument("--classifier", metavar="RUN", help="conditional_gan: run of a picture classifier, for FID")
+    command.add_argument(
+        "--classifier",
+        metavar="RUN",
+        help="conditional_gan: run of a picture classifier, for FID; variational_autoencoder: of "
+        "a classifier of the modalities, for what goes together",
+    )
     command.add_argument("--retriever", metavar="RUN", help="conditional_gan: run of a dual_encoder, for R-precision")
     command.set_defaults(run=_evaluate)
 

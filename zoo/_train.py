@@ -306,14 +306,18 @@ def _metrics_at_hand(run):
 
 def _load_word_vectors(run):
     """Puts pretrained vectors into the text encoders' embeddings; words that the file lacks keep their random ones."""
-    name = run.config.of_kind("text")[0]
-    vocabulary = run.preprocessor.reader(name).vocabulary
+    networks = [getattr(run.model, part) for part in ("generator", "discriminator") if hasattr(run.model, part)]
+    names = [f"{name}_encoder" for name in run.config.of_kind("text")]
+    encoders = [layer for network in networks or [run.model] for layer in network.layers if layer.name in names]
+    if not encoders:
+        raise ValueError(f"`{run.name}` has no encoder of texts here that could take --word-vectors. Leave them out.")
+    vocabulary = run.preprocessor.reader(run.config.of_kind("text")[0]).vocabulary
     vectors, found = sources.read_word_vectors(run.config.word_vectors, vocabulary)
     if vectors.shape[1] != run.config.text_dim:
         raise ValueError(
             f"{run.config.word_vectors} has vectors of {vectors.shape[1]} numbers: take --text-dim {vectors.shape[1]}."
         )
-    for name in run.config.of_kind("text"):
-        table = run.model.get_layer(f"{name}_encoder").get_layer("text_embedding").table
+    for encoder in encoders:
+        table = encoder.get_layer("text_embedding").table
         table.assign(np.where(found[:, None], vectors, keras.ops.convert_to_numpy(table)))
     print(f"{run.config.word_vectors}: vectors for {found.sum()} of {len(vocabulary)} words.")

@@ -44,6 +44,8 @@ def tune(name, data, out=None, trials=12, search=None, seed=0, verbose=1, **opti
         ValueError: on a hyperparameter that cannot be searched, or if no trial came to an end.
     """
     optuna = _optuna()
+    if name == "conditional_gan":  # each of its two networks has a loss of its own
+        raise ValueError(f"`{name}` has no one validation loss that trials could be compared by. Train it by hand.")
     space = _space(name, search, options)
     out = pathlib.Path(out or pathlib.Path("runs", f"{name}-tuned"))
     out.mkdir(parents=True, exist_ok=True)
@@ -89,8 +91,20 @@ def _space(name, search, options):
         kind = key.split("_")[0]
         unused = kind in ("image", "text", "video") and not config.of_kind(kind)
         if key in known and values and not unused and key not in given:
-            space[key] = values
-    return space
+            space[key] = values if search or isinstance(values, list) else _accepted(name, options, given, key, values)
+    return {key: values for key, values in space.items() if len(values) > 1}
+
+
+def _accepted(name, options, given, key, values):
+    """Those of the values that the model takes."""
+    taken = []
+    for value in values:
+        try:
+            _registry.configure(name, options.get("preset", "base"), **{**given, key: value})
+        except ValueError:
+            continue
+        taken.append(value)
+    return taken
 
 
 def _try(trial, space, name, data, out, seed, verbose, options):

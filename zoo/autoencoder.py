@@ -38,6 +38,10 @@ class Config(_inputs.Inputs):
     contrastive_weight: float = hp(0.0, "weight of the contrastive term between the modalities' embeddings")
     correlation_weight: float = hp(0.0, "weight of the correlation between the modalities' embeddings")
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.refuse(self.names, ["embedding", *(f"{name}_embedding" for name in self.names)])
+
 
 _BASE = {"learning_rate": 3e-3, "batch_size": 32, "modality_dropout": 0.3}
 PRESETS = {

@@ -41,6 +41,7 @@ class Config(_inputs.Inputs):
                 f"Expected target to be a text among the modalities {self.names} and another to write it from. "
                 f"Received: target={self.target!r}."
             )
+        self.refuse([self.target], ["attention"])
         if self.adversarial_weight and self.decoder != "lstm":
             raise ValueError(f"Expected decoder='lstm' with adversarial_weight. Received: {self.decoder!r}.")
 

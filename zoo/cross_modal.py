@@ -28,6 +28,7 @@ class Config(_inputs.Inputs):
                 f"Expected target to be one of the modalities {self.names} and another to predict it from. "
                 f"Received: target={self.target!r}."
             )
+        self.refuse([self.target], ["embedding"])
 
     @property
     def sources(self):
@@ -94,9 +95,7 @@ def signatures(config, model, preprocessor):
     reader = preprocessor.reader(config.target)
 
     def predict(raw):
-        outputs = dict(model(preprocessor.inputs(raw), training=False))
-        if kind[config.target] == "vector":
-            outputs[config.target] = reader.restore(outputs[config.target])
+        outputs = model(preprocessor.inputs(raw), training=False)
         return {**readable(kind, outputs, {config.target: reader}), "embedding": outputs["embedding"]}
 
     return {"serving_default": Signature(predict, raw_specs(preprocessor))}

@@ -46,6 +46,11 @@ class Config(_inputs.Inputs):
         super().__post_init__()
         if len(self.modalities) < 2:
             raise ValueError(f"Expected two modalities or more to bring together. Received: {self.modalities}.")
+        if self.modality_dropout:
+            raise ValueError(
+                "Where modalities are compared, no modality can be left out. Received: "
+                f"modality_dropout={self.modality_dropout}."
+            )
         if self.loss == "cca" and len(self.modalities) != 2:
             raise ValueError(f"loss='cca' is of two modalities. Received: {self.modalities}.")
         if self.loss == "cca" and self.batch_size <= self.embedding_dim:
@@ -120,7 +125,8 @@ def build(config):
         outputs[f"{name}_embedding"] = layers.L2Normalize(name=f"{name}_embedding")(x)
     for a, b in itertools.permutations(config.names, 2) if config.queue else ():
         queued = layers.QueuedSimilarity(config.queue, name=f"{a}_{b}_queued")
-        outputs[f"{a}_{b}_queued"] = queued(outputs[f"{a}_embedding"], outputs[f"{b}_embedding"])
+        present = inputs["presence"][:, config.names.index(b)]
+        outputs[f"{a}_{b}_queued"] = queued(outputs[f"{a}_embedding"], outputs[f"{b}_embedding"], present)
     if config.loss in ("clip", "siglip", "supcon"):  # the others compare cosines as they are
         scale, bias = (10.0, -10.0) if config.loss == "siglip" else (1 / config.temperature, None)
         outputs["similarity_scale"] = layers.SimilarityScale(scale, bias, name="similarity_scale")(inputs["presence"])
@@ -147,7 +153,9 @@ def objective(config):
         more = {"options": options, "rows": config.chunk}
         terms = [Contrastive(f"{a}_{b}_contrast", (a, b), config.loss, texts, label, **more) for a, b in pairs]
     if config.label_weight:
-        terms += [Supervised(f"{n}_label_loss", f"{n}_label", "label", config.label_weight) for n in config.names]
+        terms += [
+            Supervised(f"{n}_label_loss", f"{n}_label", "label", config.label_weight, given=[n]) for n in config.names
+        ]
     return Objective(terms, config.names)
 
 

@@ -55,11 +55,11 @@ class Config(_inputs.Inputs):
             )
         if self.fusion == "evidential" and self.labels == "many":
             raise ValueError("Evidential fusion is of one label a row. Received: fusion='evidential', labels='many'.")
-        if self.labels == "many" and (self.teacher or self.balance != "none"):
-            raise ValueError(
-                "A teacher and a balance are of one label a row. Received: labels='many', "
-                f"teacher={self.teacher!r}, balance={self.balance!r}."
-            )
+        for name in ("teacher", "balance", "class_weight") if self.labels == "many" else ():
+            if getattr(self, name) not in (None, "none"):
+                raise ValueError(
+                    f"`{name}` is of one label a row. Received: labels='many', {name}={getattr(self, name)!r}."
+                )
         if self.balance != "none" and (len(self.modalities) < 2 or self.fusion in STAGED_FUSIONS):
             raise ValueError(
                 "A balance is of two modalities or more with encoders of their own. Received: "

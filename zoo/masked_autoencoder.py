@@ -43,6 +43,7 @@ class Config(_inputs.Inputs):
                 "Other encoders would see what is hidden beside what is shown: expected image_encoder='patches' and "
                 f"text_encoder='words'. Received: {self.image_encoder!r} and {self.text_encoder!r}."
             )
+        self.refuse(self.names, ["embedding"])
 
     def side(self, name):
         """Pixels on the side of a picture's or sound's patch; None for other modalities."""
@@ -224,7 +225,8 @@ def evaluate(run, split):
     for (name, given), parts in drawn.items():
         true, rows = (np.concatenate(values) for values in zip(*seen[name], strict=True))
         title = f"hidden {name} from {' and '.join(sorted(given))}"
-        report[title] = _of_hidden(config.modalities[name], true, np.concatenate(parts), rows > 0)
+        numbers = _of_hidden(config.modalities[name], true, np.concatenate(parts), rows > 0)
+        report.update({title: numbers} if numbers else {})
     if "label" in split.kinds and "label" in run.source.train.kinds:
         untrained = build(config)
         for given in dict.fromkeys([tuple(names), *((name,) for name in names)]):
@@ -260,11 +262,13 @@ def _true(config, name, x):
 
 
 def _of_hidden(kind, true, found, hidden):
-    """A metric over the places that are hidden."""
+    """A metric over the places that are hidden; none where there are none."""
     import numpy as np
 
+    hidden = hidden & (true != 0) if kind == "text" else hidden
+    if not hidden.any():
+        return {}
     if kind == "text":
-        hidden = hidden & (true != 0)
         most = np.bincount(true[hidden]).max() / hidden.sum()
         return {"accuracy": float((true == found)[hidden].mean()), "most_frequent": float(most)}
     of_mean = (true - true.mean(axis=0)) ** 2

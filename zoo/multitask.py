@@ -35,6 +35,7 @@ class Config(_inputs.Inputs):
             raise ValueError(f"Expected heads among {', '.join(HEADS)}. Received: {sorted(self.heads)}.")
         if len(self.of_kind("text")) != 1 or not self.sources:
             raise ValueError(f"Expected one text and another modality. Received: modalities={self.modalities}.")
+        self.refuse([self.text], ["embedding", "tags"])
 
     @property
     def text(self):
@@ -216,6 +217,7 @@ def evaluate(run, split):
                 parts.setdefault(f"true {name}", []).append(y[name].numpy())
         if "caption" in config.heads:
             parts.setdefault("written", []).append(write(x).numpy())
+        if {"caption", "retrieval"} & set(config.heads):
             parts.setdefault("words", []).append(x[config.text].numpy())
         for name in ("label", "tags", "embedding", f"{config.text}_embedding"):
             if name in outputs:
@@ -234,7 +236,7 @@ def evaluate(run, split):
         other = run.compare(config.text, parts["words"], np.roll(parts["written"], 1, axis=0))
         report["caption, another row's"] = other
     if "retrieval" in config.heads:
-        texts = [tuple(row) for row in parts["words"]] if "words" in parts else list(range(len(split)))
+        texts = [tuple(row) for row in parts["words"]]
         same = np.array([[a == b for b in texts] for a in texts])
         ours, theirs = parts["embedding"], parts[f"{config.text}_embedding"]
         report["row -> text"] = metrics.retrieval(ours, theirs, lambda i: same[i])

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 
 from mmkeras.data.manifest import and_more, plain_cell
-from mmkeras.data.source import TARGETS, DataError, Split
+from mmkeras.data.source import DataError, Split
 from mmkeras.data.stored import contents, missing, opened
 from mmkeras.layers import DecodeAudio, DecodeImage, DecodeVideo
 from mmkeras.layers.picture_headers import MOST_PIXELS
@@ -91,7 +91,7 @@ def reviewed(
             _check_row(row, modalities, targets, known or {})
         except ValueError as error:
             reasons[i] = str(error)
-    _check_widths(plain, modalities, reasons, widths or {})
+    _check_widths(plain, kinds, reasons, widths or {})
     for column, kind in kinds.items():
         if kind in FAULTS:
             _check_files(plain[column], FAULTS[kind], reasons, decode)
@@ -106,7 +106,7 @@ def _check_row(row, modalities, targets, known):
         raise ValueError(f"expected at least one of {', '.join(modalities)}, got none: every modality is absent")
     for target in targets:
         value = row[target]
-        if value in ("", None) or (target in TARGETS and value == []):
+        if value in ("", b"", None, []):
             raise ValueError(f"the target `{target}` is empty")
         labels = value if isinstance(value, list) else [value]
         if target in known:
@@ -116,8 +116,8 @@ def _check_row(row, modalities, targets, known):
                 raise ValueError(f"the {what} {unseen[0]!r} does not occur in the training split")
 
 
-def _check_widths(plain, modalities, reasons, widths):
-    for column, kind in modalities.items():
+def _check_widths(plain, kinds, reasons, widths):
+    for column, kind in kinds.items():
         if kind == "vector":
             sizes = [len(v or ()) for v in plain[column]]
             expected = widths.get(column) or most_frequent(filter(None, sizes))

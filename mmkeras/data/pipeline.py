@@ -60,7 +60,7 @@ class Preprocessor:
     @property
     def widths(self) -> dict[str, int]:
         """How many numbers each vector has, of those that have been fitted."""
-        layers = {name: self.reader(name) for name in self.input_names}
+        layers = {name: self.reader(name) for name in self.input_names + self.target_names}
         return {name: len(layer.mean) for name, layer in layers.items() if getattr(layer, "mean", None) is not None}
 
     @property

@@ -161,13 +161,11 @@ def _residual(x, channels, strides):
 
 def _application(x, network, weights):
     """The network of `keras.applications`, its own preprocessing before it."""
-    home = next(
-        module
-        for module in vars(keras.applications).values()
-        if hasattr(module, "preprocess_input") and hasattr(module, network)
-    )
+    modules = [m for m in vars(keras.applications).values() if hasattr(m, "preprocess_input") and hasattr(m, network)]
     if x.shape[-1] == 1:
         x = layers.Concatenate()([x, x, x])
-    x = home.preprocess_input(layers.Rescaling(255.0)(x))
+    x = layers.Rescaling(255.0)(x)
+    for module in modules[:1]:  # MobileNetV3 has none: it rescales by itself
+        x = module.preprocess_input(x)
     base = getattr(keras.applications, network)(include_top=False, weights=weights, input_shape=x.shape[1:])
     return base(x)

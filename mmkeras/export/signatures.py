@@ -180,12 +180,12 @@ def readable(
     modalities: Mapping[str, str], outputs: Mapping[str, tf.Tensor], readers: Mapping[str, keras.layers.Layer]
 ) -> dict[str, tf.Tensor]:
     """Decoded modalities for a client: pictures, sounds and clips as `<name>_bytes` (PNG, WAV, a PNG a frame), texts as
-    strings, numbers as they are.
+    strings, numbers on their own scale.
 
     Args:
         modalities: `{name: kind}`.
         outputs: `{name: pixels, logits of tokens, spectrogram, or numbers}`.
-        readers: `{name: layer that read it}`; a text's is its TokenizeText, a sound's its DecodeAudio.
+        readers: `{name: layer that read it}`: a TokenizeText, DecodeAudio, StandardizeVector …
     """
     answer = {}
     for name, kind in modalities.items():
@@ -200,5 +200,5 @@ def readable(
         elif kind == "text":
             answer[name] = readers[name].texts(tf.argmax(outputs[name], axis=-1))
         else:
-            answer[name] = outputs[name]
+            answer[name] = readers[name].restore(outputs[name])
     return answer

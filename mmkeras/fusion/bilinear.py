@@ -5,6 +5,8 @@ from keras import layers, ops
 
 from mmkeras.fusion.feature import FeatureFusion, product
 
+_HALF = ("float16", "bfloat16")
+
 
 @keras.saving.register_keras_serializable(package="mmkeras")
 class Bilinear(FeatureFusion):
@@ -223,7 +225,7 @@ class CompactBilinear(FeatureFusion):
         real, imaginary = 1.0, 0.0
         for i, x in enumerate(features):
             sketched = ops.matmul(x, self.sketches[i])
-            half = self.compute_dtype in ("float16", "bfloat16")  # of which no Fourier transform is known
+            half = self.compute_dtype in _HALF  # of which no Fourier transform is known
             a, b = ops.rfft(ops.cast(sketched, "float32") if half else sketched)
             here = present[:, i : i + 1]
             a, b = ops.where(here, a, ops.ones_like(a)), ops.where(here, b, ops.zeros_like(b))
@@ -240,5 +242,7 @@ def power_normalized(x):
 
     The root is shifted by 1e-4: by itself it has an infinite slope at zero, and makes 1e-4 of a rounding error of 1e-8.
     """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    x = ops.cast(x, "float32") if dtype in _HALF else x  # to which 1e-8 is nothing
     x = ops.sign(x) * (ops.sqrt(ops.abs(x) + 1e-4) - 1e-2)
-    return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-8)
+    return ops.cast(x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-8), dtype)

@@ -7,6 +7,8 @@ from keras import ops
 
 from mmkeras.layers import replicas
 
+_FAR = -3e4  # less than any cosine times any scale, and a number in half precision
+
 
 @keras.saving.register_keras_serializable(package="mmkeras")
 class TokenEmbedding(keras.layers.Layer):
@@ -52,9 +54,9 @@ class TokenEmbedding(keras.layers.Layer):
 class QueuedSimilarity(keras.layers.Layer):
     """Unit vectors `(batch, dim)` of two modalities to cosines `(batch, size)` of the first with earlier second ones.
 
-    In training the second ones enter the queue when it has been looked at, and the oldest leave it (cross-batch memory,
-    Wang 2020; MoCo, He 2020, without a second encoder). Otherwise, and where the queue is not filled yet, the cosines
-    are so small that they count for nothing.
+    In training the second ones of rows that have them, by their presence `(batch,)`, enter the queue when it has been
+    looked at, and the oldest leave it (cross-batch memory, Wang 2020; MoCo, He 2020, without a second encoder).
+    Otherwise, and where the queue is not filled, the cosines are so small that they count for nothing.
 
     Args:
         size: of the queue.
@@ -64,23 +66,22 @@ class QueuedSimilarity(keras.layers.Layer):
         super().__init__(**kwargs)
         self.size = size
 
-    def build(self, queries_shape, keys_shape):
+    def build(self, queries_shape, keys_shape, presence_shape):
         shape = (self.size, keys_shape[-1])
         self.queue = self.add_weight(name="queue", shape=shape, initializer="zeros", trainable=False)
-        self.filled = self.add_weight(name="filled", shape=(), initializer="zeros", trainable=False)
 
-    def call(self, queries, keys, training=None):
-        cosines = ops.matmul(queries, ops.transpose(ops.convert_to_tensor(self.queue)))
-        counts = ops.arange(self.size, dtype="float32") < (self.filled if training else 0.0)
-        cosines = ops.where(counts[None], cosines, ops.full_like(cosines, -1e6))
+    def call(self, queries, keys, presence, training=None):
+        queue = ops.convert_to_tensor(self.queue)
+        cosines = ops.matmul(queries, ops.transpose(queue))
+        counts = ops.any(queue != 0, axis=-1) if training else ops.zeros((self.size,), "bool")
+        cosines = ops.where(counts[None], cosines, ops.full_like(cosines, _FAR))
         if training:
-            keys = replicas.gathered(keys)
-            entered = ops.concatenate([ops.stop_gradient(keys), ops.convert_to_tensor(self.queue)])
+            keys = ops.where(presence[:, None] > 0, keys, ops.zeros_like(keys))  # zeros do not count
+            entered = ops.concatenate([ops.stop_gradient(replicas.gathered(keys)), queue])
             self.queue.assign(entered[: self.size])
-            self.filled.assign(ops.minimum(self.filled + ops.cast(ops.shape(keys)[0], "float32"), float(self.size)))
         return cosines
 
-    def compute_output_shape(self, queries_shape, keys_shape):
+    def compute_output_shape(self, queries_shape, keys_shape, presence_shape):
         return (queries_shape[0], self.size)
 
     def get_config(self):
@@ -172,9 +173,10 @@ class L2Normalize(keras.layers.Layer):
     """Vectors `(..., dim)` to vectors of length one; zero stays zero, with a finite gradient."""
 
     def call(self, x):
-        exact = ops.cast(x, "float32") if self.compute_dtype in ("float16", "bfloat16") else x  # squares overflow
+        half = self.compute_dtype in ("float16", "bfloat16")
+        exact = ops.cast(x, "float32") if half else x  # squares overflow, and so would the gradient at zero
         squares = ops.sum(ops.square(exact), axis=-1, keepdims=True)
-        return x * ops.cast(ops.rsqrt(ops.maximum(squares, 1e-12)), x.dtype)
+        return ops.cast(exact * ops.rsqrt(ops.maximum(squares, 1e-7 if half else 1e-12)), x.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

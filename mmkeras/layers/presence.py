@@ -8,7 +8,8 @@ from keras import ops
 class FillAbsent(keras.layers.Layer):
     """Features `(batch, ..., width)` and presence `(batch,)` to features, a learned vector standing in where absent.
 
-    The features of an absent row are not looked at: they change nothing and get exactly zero gradient.
+    The features of an absent row are not looked at: they change nothing and get exactly zero gradient, nor does their
+    mask say how many there were.
     """
 
     def __init__(self, **kwargs):
@@ -18,9 +19,12 @@ class FillAbsent(keras.layers.Layer):
     def build(self, x_shape, presence_shape):
         self.stand_in = self.add_weight(name="stand_in", shape=(x_shape[-1],), initializer="zeros")
 
-    def call(self, x, presence):
+    def call(self, x, presence, x_mask=None):
         present = ops.reshape(presence > 0, (-1,) + (1,) * (len(x.shape) - 1))
-        return ops.where(present, x, ops.cast(self.stand_in, x.dtype))
+        filled = ops.where(present, x, ops.cast(self.stand_in, x.dtype))
+        if x_mask is not None:
+            filled._keras_mask = ops.logical_or(x_mask, presence[:, None] <= 0)  # compute_mask is not told the presence
+        return filled
 
     def compute_output_shape(self, x_shape, presence_shape):
         return x_shape

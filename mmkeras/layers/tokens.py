@@ -50,11 +50,11 @@ class ScheduledSampling(keras.layers.Layer):
         if not training:
             return ids
         self.steps.assign_add(1.0)
-        rate = self.rate * ops.minimum(self.steps / self.ramp, 1.0)
+        rate = ops.cast(self.rate * ops.minimum(self.steps / self.ramp, 1.0), "float32")
         batch, length, size = ops.shape(logits)
         drawn = keras.random.categorical(ops.reshape(logits, (-1, size)), 1, seed=self.seed_generator)
         drawn = ops.cast(ops.reshape(drawn, (batch, length)), ids.dtype)
-        replaced = keras.random.uniform((batch, length), seed=self.seed_generator) < rate
+        replaced = keras.random.uniform((batch, length), dtype="float32", seed=self.seed_generator) < rate
         return ops.where(ops.logical_and(replaced, ids != 0), drawn, ids)
 
     def compute_output_shape(self, ids_shape, logits_shape):

@@ -2,7 +2,8 @@
 
 Each takes the cosine similarities `(batch, batch)` of a row's first view (down) with every row's second (across), the
 pairs that belong together, `(batch, batch)`, bool, the rows that take part, `(batch,)`, bool, and a scale and bias,
-and gives one number. Pairs that belong together are never negatives.
+and gives one number. Pairs of a batch that belong together are never negatives; what is queued from
+earlier batches always is.
 """
 
 from collections.abc import Sequence

@@ -227,6 +227,7 @@ class Supervised(Term):
         target: the class numbers, or with `several` zeros and ones `(batch, classes)`.
         several: whether a row has several classes.
         without: target of zeros and ones `(batch,)`; rows of one do not count.
+        given: inputs that must be present for a row to count.
     """
 
     def __init__(
@@ -237,12 +238,14 @@ class Supervised(Term):
         weight: float = 1.0,
         several: bool = False,
         without: str | None = None,
+        given: Sequence[str] = (),
     ) -> None:
         super().__init__(name, weight)
         self.output = output
         self.target = target
         self.several = several
         self.without = without
+        self.given = list(given)
 
     def rows(
         self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
@@ -253,9 +256,12 @@ class Supervised(Term):
             loss = keras.losses.binary_crossentropy(true, logits, from_logits=True)
         else:
             loss = keras.losses.sparse_categorical_crossentropy(ops.cast(true, "int32"), logits, from_logits=True)
-        if self.without is None:
-            return loss, ops.ones_like(loss)
-        return loss, 1 - ops.cast(targets[self.without], loss.dtype)
+        rows = ops.ones_like(loss)
+        for name in self.given:
+            rows = rows * ops.cast(present[name], rows.dtype)
+        if self.without is not None:
+            rows = rows * (1 - ops.cast(targets[self.without], rows.dtype))
+        return loss, rows
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
