@@ -23,7 +23,8 @@ def report(source: Source, modalities: Mapping[str, str] | None = None) -> tuple
     Raises:
         DataError: if no column is of a known kind, or a split has no usable row.
     """
-    lines, num_bad, kept, widths = [], 0, {}, {}
+    lines, num_bad, kept = [], 0, {}
+    widths: dict[str, int] = {}
     _check_kinds(source, modalities)
     for name, split in sorted(source.splits.items(), key=lambda item: item[0] != "train"):  # the others, by its measure
         chosen = modalities or {column: kind for column, kind in split.kinds.items() if kind in MODALITIES}
