@@ -310,7 +310,7 @@ def test_wrong_values_to_predict_from_are_told_in_one_line(capsys, shoes, search
     for value, part in (
         ("photo=none.png", "`photo` cannot be used: there is no file none.png"),
         (f"photo={shoes}", "`photo` cannot be used: " + str(shoes) + " is no picture"),
-        (f"photo={tmp_path / 'torn.png'}", "`photo` cannot be used: " + str(tmp_path / "torn.png") + " is cut off"),
+        (f"photo={tmp_path / 'torn.png'}", "`photo` in row 1 cannot be used: the picture of 60 bytes is cut off"),
         ("foto=0.png", "no input `foto`. Did you mean `photo`?"),
     ):
         code, _, error = run(capsys, "predict", str(searchable), "title=red shoe", value)

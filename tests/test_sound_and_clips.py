@@ -201,6 +201,10 @@ def test_bad_clips_are_told(tmp_path):
     (tmp_path / "1.png").write_text("no picture")
     assert "1.png is no picture" in clip_fault(str(tmp_path))
     assert "there is no file" in clip_fault(str(tmp_path / "none.gif"))
+    whole = png(grays(90)[0])
+    assert clip_fault(tf.io.serialize_tensor([whole, whole]).numpy()) is None  # a folder of frames, packed
+    assert "image file is truncated" in clip_fault(tf.io.serialize_tensor([whole, whole[:50]]).numpy())
+    assert "or holds no frame" in clip_fault(tf.io.serialize_tensor([whole, whole]).numpy()[:-3])
     assert clip_fault(gif(grays(1, 2))) is None
     assert "x 3 frames, more than" in clip_fault(gif(grays(1, 2, 3, size=(5000, 5000))), decode=False)
 

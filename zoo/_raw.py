@@ -44,14 +44,12 @@ def asked(run, function, specs, raw):
 
 
 def _undecodable(run, raw):
-    """The ValueError of the first encoded value that its reader cannot decode, or None."""
+    """The ValueError of the first encoded value that cannot be decoded, or None."""
     for name, kind in run.config.modalities.items():
-        if kind in sources.ENCODED and name in raw:
-            for i, value in enumerate(raw[name]):
-                try:
-                    run.preprocessor.reader(name)(tf.constant([value]))
-                except tf.errors.InvalidArgumentError:
-                    return ValueError(f"The value of `{name}` in row {i + 1} cannot be decoded: its {kind} is broken.")
+        for i, value in enumerate(raw.get(name, ()) if kind in sources.ENCODED else ()):
+            fault = FAULTS[kind](value) if value else None
+            if fault:
+                return ValueError(f"The value of `{name}` in row {i + 1} cannot be used: {fault}.")
     return None
 
 
@@ -73,7 +71,7 @@ def contents(name, kind, value):
     if not isinstance(value, (str, bytes, pathlib.Path)):
         raise ValueError(f"Expected a path or encoded bytes for `{name}`. Received: {type(value).__name__}.")
     value = str(value) if isinstance(value, pathlib.Path) else value
-    fault = FAULTS[kind](value) if value else None
+    fault = FAULTS[kind](value, decode=False) if value else None
     if fault:
         raise ValueError(f"The value of `{name}` cannot be used: {fault}.")
     return sources.encoded(value)

@@ -16,7 +16,8 @@ from mmkeras.data.manifest import and_more, plain_cell
 from mmkeras.data.source import DataError, Split
 from mmkeras.data.stored import contents, missing, opened
 from mmkeras.layers import DecodeAudio, DecodeImage, DecodeVideo
-from mmkeras.layers.picture_headers import MOST_PIXELS
+from mmkeras.layers.decode_video import PACKED, unpacked
+from mmkeras.layers.picture_headers import MOST_PIXELS, walk_packed
 
 
 def checked(
@@ -210,11 +211,24 @@ def sound_fault(sound: str | bytes, decode: bool = True) -> str | None:
 
 
 def clip_fault(clip: str | bytes, decode: bool = True) -> str | None:
-    """What is wrong with a clip, a GIF's path or bytes or a folder of frames, in words, or None."""
+    """What is wrong with a clip, in words, or None.
+
+    Args:
+        clip: a GIF or a picture, a path or bytes; a folder of frames, or what `mmkeras.data.encoded` makes of it.
+        decode: whether it is decoded.
+    """
     if not isinstance(clip, str) or not os.path.isdir(clip):
-        return _still_fault("video", clip, decode)
+        if missing(clip) or contents(clip)[: len(PACKED)] != PACKED:
+            return _still_fault("video", clip, decode)
+        return _packed_fault(contents(clip)) if decode else None
     faults = (picture_fault(path, decode) for path in frame_paths(clip))
     return next((fault for fault in faults if fault), None if frame_paths(clip) else f"{clip} holds no pictures")
+
+
+def _packed_fault(clip):
+    if walk_packed(tf.constant([clip])).numpy() == 0:
+        return f"the clip of {len(clip):,} bytes is cut off, or holds no frame"
+    return next(filter(None, map(picture_fault, unpacked(tf.constant(clip)).numpy())), None)
 
 
 def frame_paths(clip):
