@@ -95,7 +95,7 @@ def reviewed(
     _check_widths(plain, kinds, reasons, widths or {})
     for column, kind in kinds.items():
         if kind in FAULTS:
-            _check_files(plain[column], FAULTS[kind], reasons, decode)
+            _check_files(plain[column], kind, reasons, decode)
     bad = [f"{split.where(i)}: {reason}." for i, reason in enumerate(reasons) if reason]
     good = [i for i, reason in enumerate(reasons) if not reason]
     plain = {column: [cells[i] for i in good] for column, cells in plain.items()}
@@ -132,10 +132,12 @@ def most_frequent(sizes):
     return next((size for size, _ in collections.Counter(sizes).most_common(1)), 0)
 
 
-def _check_files(cells, fault, reasons, decode):
+def _check_files(cells, kind, reasons, decode):
     todo = [i for i, cell in enumerate(cells) if cell and isinstance(cell, str) and not reasons[i]]
+    if decode:
+        _decoding_fault(kind, b"")  # traced here, once, not in every thread
     with ThreadPoolExecutor(4) as pool:
-        for i, reason in zip(todo, pool.map(lambda i: fault(cells[i], decode), todo), strict=True):
+        for i, reason in zip(todo, pool.map(lambda i: FAULTS[kind](cells[i], decode), todo), strict=True):
             reasons[i] = reason
 
 
