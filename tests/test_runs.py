@@ -22,6 +22,7 @@ from mmkeras.runs import RunFolder, replaced
 from zoo import _epochs, _fit_preprocessor, _registry, _retrieval, _train
 from zoo._cli import main
 from zoo._config import Config, hp, parse
+from zoo._explain import explains
 from zoo._raw import asked
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -509,6 +510,7 @@ def test_modalities_may_be_declared_by_columns_alone(tmp_path):
         ("autoencoder", {"embedding": "vector", "text": "text"}, {}),
         ("autoencoder", {"text_embedding": "image", "text": "text"}, {}),
         ("masked_autoencoder", {"embedding": "vector", "text": "text"}, {}),
+        ("variational_autoencoder", {"embedding": "vector", "text": "text"}, {}),
         ("cross_modal", {"text": "text", "embedding": "vector"}, {"target": "embedding"}),
         ("captioner", {"image": "image", "attention": "text"}, {"target": "attention"}),
         ("multitask", {"image": "image", "tags": "text"}, {}),
@@ -541,6 +543,12 @@ def test_labels_teach_no_tower_what_is_absent():
     model.train_on_batch(x, {"label": np.array([0, 1, 2, 0])})
     assert (before["image"] != kernels["image"].numpy()).any()
     np.testing.assert_array_equal(before["text"], kernels["text"].numpy())
+
+
+def test_labels_of_an_episode_are_not_explained():
+    outputs = types.SimpleNamespace(output={"label": None})
+    for config, answer in ({"names": ["image"]}, True), ({"names": ["image"], "ways": 5}, False):
+        assert explains(types.SimpleNamespace(model=outputs, config=types.SimpleNamespace(**config))) is answer
 
 
 def test_one_number_has_no_parts_to_explain(finished):

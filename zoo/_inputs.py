@@ -94,6 +94,11 @@ class Inputs(Config):
         for name in sorted({*names} & {*taken}):
             raise ValueError(f"A modality that the model gives back cannot be called `{name}`, as another output is.")
 
+    def unused(self, option, why):
+        """An error if a hyperparameter is set that this model would not look at."""
+        if getattr(self, option):
+            raise ValueError(f"{why}. Received: {option}={getattr(self, option)}.")
+
     @property
     def names(self):
         """The modalities' names, sorted: their order everywhere."""

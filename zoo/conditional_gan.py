@@ -38,13 +38,10 @@ class Config(_inputs.Inputs):
         super().__post_init__()
         if sorted(self.modalities.values()) != ["image", "text"]:
             raise ValueError(f"Expected one image and one text. Received: modalities={self.modalities}.")
-        ignored = ["modality_dropout", *(name for name in vars(self) if name.startswith("augment_"))]
-        for name in ignored:
-            if getattr(self, name) and name != "augment_tokens":
-                raise ValueError(
-                    "A conditional GAN needs its text, and draws the pictures as they are; discriminator_augment "
-                    f"changes what the discriminator sees. Received: {name}={getattr(self, name)}."
-                )
+        self.unused("modality_dropout", "A conditional GAN needs its text")
+        for name in vars(self):
+            if name.startswith("augment_") and name != "augment_tokens":
+                self.unused(name, "Pictures are drawn as they are; discriminator_augment changes what is seen of them")
         if "noise" in self.modalities:
             raise ValueError("The text cannot be called `noise`: so the generator calls what it draws from.")
 

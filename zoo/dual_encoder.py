@@ -46,11 +46,7 @@ class Config(_inputs.Inputs):
         super().__post_init__()
         if len(self.modalities) < 2:
             raise ValueError(f"Expected two modalities or more to bring together. Received: {self.modalities}.")
-        if self.modality_dropout:
-            raise ValueError(
-                "Where modalities are compared, no modality can be left out. Received: "
-                f"modality_dropout={self.modality_dropout}."
-            )
+        self.unused("modality_dropout", "Where modalities are compared, no modality can be left out")
         if self.loss == "cca" and len(self.modalities) != 2:
             raise ValueError(f"loss='cca' is of two modalities. Received: {self.modalities}.")
         if self.loss == "cca" and self.batch_size <= self.embedding_dim:

@@ -38,11 +38,8 @@ class Config(_inputs.Inputs):
             )
         if self.task == "retrieval" and len(self.modalities) < 2:
             raise ValueError(f"Expected two modalities or more to find one another. Received: {self.modalities}.")
-        if self.task == "retrieval" and self.modality_dropout:
-            raise ValueError(
-                "Where modalities are compared, no modality can be left out. Received: "
-                f"modality_dropout={self.modality_dropout}."
-            )
+        if self.task == "retrieval":
+            self.unused("modality_dropout", "Where modalities are compared, no modality can be left out")
 
     @property
     def target(self):

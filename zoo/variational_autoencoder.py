@@ -36,6 +36,11 @@ class Config(_inputs.Inputs):
     video_deviation: float = hp(0.2, "standard deviation of a frame's pixel", low=1e-3)
     text_weight: float = hp(10.0, "weight of the texts' likelihood: there are far more pixels than words")
 
+    def __post_init__(self):
+        super().__post_init__()
+        others = ("embedding", "divergence_weight", *(f"{name}_embedding" for name in self.names))
+        self.refuse(self.names, others)
+
     def deviation(self, name):
         """Standard deviation of a modality that is no text."""
         return getattr(self, f"{self.modalities[name]}_deviation")

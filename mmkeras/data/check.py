@@ -121,20 +121,16 @@ def _check_widths(plain, kinds, reasons, widths):
     for column, kind in kinds.items():
         if kind == "vector":
             sizes = [len(v or ()) for v in plain[column]]
-            expected = widths.get(column) or most_frequent(filter(None, sizes))
+            most_frequent = collections.Counter(filter(None, sizes)).most_common(1) or [(0, 0)]
+            expected = widths.get(column) or most_frequent[0][0]
             for i, size in enumerate(sizes):
                 if size not in (0, expected) and not reasons[i]:
                     reasons[i] = f"expected {expected} numbers in `{column}`, got {size}"
 
 
-def most_frequent(sizes):
-    """The size that comes most often, the first of equals; 0 if there is none."""
-    return next((size for size, _ in collections.Counter(sizes).most_common(1)), 0)
-
-
 def _check_files(cells, kind, reasons, decode):
     todo = [i for i, cell in enumerate(cells) if cell and isinstance(cell, str) and not reasons[i]]
-    if decode:
+    if decode and todo:
         _decoding_fault(kind, b"")  # traced here, once, not in every thread
     with ThreadPoolExecutor(4) as pool:
         for i, reason in zip(todo, pool.map(lambda i: FAULTS[kind](cells[i], decode), todo), strict=True):

@@ -209,14 +209,14 @@ def measure(folder, seed, quick):
         list(networks),
         lambda name: _trained(name, splits, seed, folder, NETWORKS[name].epochs // (3 if quick else 1)),
     )
-    read = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     values = {f"{network}: {kind}": found[network][kind] for network in networks for kind in KINDS}
     parameters = {network: one["parameters"] for network, one in found.items()}
+    read = max(one["test_read"] for one in found.values())  # last; each network's own time is in `found`
     return {"values": values, "parameters": parameters, "test_read": read, "found": found}
 
 
 def _trained(network, splits, seed, folder, epochs):
-    """`{kind: percent, "parameters", "epoch"}` of the test pictures, by the epoch that was best on the validation."""
+    """`{kind: percent, "parameters", "epoch", "test_read"}`, by the epoch that was best on the validation."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -255,6 +255,7 @@ def _trained(network, splits, seed, folder, epochs):
         **{kind: float(100 * hits.mean()) for kind, hits in of_kind.items()},
         "parameters": model.count_params(),
         "epoch": int(np.argmax(_epochs(log))) + 1,
+        "test_read": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
