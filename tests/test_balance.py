@@ -87,6 +87,18 @@ def test_uncertainty_is_kendalls():
     assert float(model.compute_loss(x, y, outputs, training=False)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_spread_of_a_task_without_rows_stays():
+    x, y = rows(np.random.default_rng(0))
+    x["presence"] = np.array([[1, 0]] * 8, "float32")
+    model = zoo.build("multitask", preset="tiny", balance="uncertainty", heads={"category": 1.0, "caption": 1.0})
+    spreads = model.get_layer("task_weights").values
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(x, y, model(x, training=True))
+    slopes = tape.gradient(loss, spreads.value).numpy()
+    assert slopes[1] == 0
+    assert slopes[0] != 0
+
+
 def test_gradnorm_lifts_the_task_whose_gradient_is_small():
     keras.utils.set_random_seed(0)
     x, y = rows(np.random.default_rng(0))

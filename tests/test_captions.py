@@ -232,6 +232,19 @@ def test_drawn_words_pass_gradients_on_and_end_with_end():
     assert (model.draw(x).numpy().argmax(-1) == [3, 0, 0, 0, 0, 0, 0, 0]).all()
 
 
+def test_a_neighbour_with_the_same_text_is_no_mismatch():
+    keras.utils.set_random_seed(0)
+    model = zoo.build("captioner", preset="tiny", adversarial_weight=0.5)
+    random = np.random.default_rng(0)
+    words = np.repeat(random.integers(4, 50, (1, 8)), 3, axis=0).astype("int32")
+    x = {"image": random.random((3, 16, 16, 3), "float32"), "text": words, "presence": np.ones((3, 2), "float32")}
+    x = {name: tf.constant(value) for name, value in x.items()}
+    drawn = model.draw(x)
+    of_true, of_drawn = (model._judge(x, words) for words in (tf.one_hot(x["text"], 50), drawn))
+    expected = np.log1p(np.exp(-of_true)) + np.log1p(np.exp(of_drawn))
+    assert float(model._reading_loss(x, drawn)) == pytest.approx(expected.mean(), rel=1e-5)
+
+
 @pytest.mark.long
 def test_reader_and_writer_learn_and_are_kept(tmp_path):
     keras.utils.set_random_seed(0)

@@ -10,6 +10,7 @@ import zoo
 from mmkeras import data, losses
 from mmkeras.data import DataError
 from mmkeras.training import Episodic
+from mmkeras.training.episodic import METHODS
 
 WAYS, SHOTS, QUERIES = 3, 2, 1
 
@@ -123,6 +124,21 @@ def test_reptile_moves_to_where_descent_leads(double):
         reached.append(descended(before, np.concatenate([support, queries]), labels))
     for weight, *ends in zip(model.trainable_variables, *reached, strict=True):
         np.testing.assert_allclose(weight.numpy(), np.mean(ends, axis=0), atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_are_whole_episodes(method):
+    model, rows = small(method), {"vector": np.zeros((3 * WAYS * (SHOTS + QUERIES) // 2, 4), "float32")}
+    episode, given = WAYS * (SHOTS + QUERIES), len(rows["vector"])
+    with pytest.raises(ValueError, match=f"number of episodes of {episode} rows. Received: {given} rows"):
+        model.fit(rows, batch_size=given, verbose=0)
+    with pytest.raises(ValueError, match=f"number of episodes of {episode} rows. Received: {given - episode} rows"):
+        model.fit(rows, batch_size=episode, verbose=0)
+
+
+def test_what_adapts_refuses_dropout():
+    with pytest.raises(ValueError, match="method='maml' computes as in training also when it is asked"):
+        zoo.build("few_shot", preset="tiny", method="maml", modality_dropout=0.2)
 
 
 # Episodes

@@ -739,3 +739,23 @@ def test_nothing_is_normalized_to_nothing_in_half_precision(half):
     x[1, 0] = 0.5
     found = ours(tf.constant(x)).numpy().astype("float32")
     np.testing.assert_allclose(found, power_normalized(x.astype("float32")), atol=0.01)
+
+
+def test_sure_experts_and_sure_opinions_are_numbers_in_half_precision(half_policy):
+    random = np.random.default_rng(0)
+    x = {name: 10 * random.normal(size=(4, 1, 8)).astype("float16") for name in "ab"}
+    experts = fusion.FEATURE_FUSIONS["product_of_experts"](8)
+    assert np.isfinite(experts(x)).all()
+    logits = {name: np.array([[100, 0, 0]], "float16") for name in "abc"}
+    found = fusion.Evidential()(logits).numpy()
+    assert found.dtype == "float16"
+    exact = fusion.Evidential(dtype="float32")({name: x.astype("float32") for name, x in logits.items()})
+    np.testing.assert_allclose(found, exact, rtol=2e-3)
+
+
+@pytest.fixture
+def half_policy():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(before)

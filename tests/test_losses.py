@@ -450,7 +450,13 @@ def test_discrepancies_equal_numpy(name, by_hand):
     assert float(loss(same, np.repeat([0.0, 1.0], 20).astype("float32"))) == pytest.approx(0, abs=1e-6)
 
 
-def test_mmd_of_one_group_alone_is_zero():
+@pytest.mark.parametrize("name", losses.DOMAIN_LOSSES)
+def test_a_group_alone_is_like_nothing_and_unlike_nothing(name):
     features = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
     for group in (np.zeros(6, "float32"), np.ones(6, "float32")):
-        assert float(losses.mmd(features, group)) == 0
+        assert float(losses.DOMAIN_LOSSES[name](features, group)) == 0
+
+
+def test_one_row_has_no_covariance():
+    features = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    assert float(losses.coral(features, np.eye(6, dtype="float32")[0])) == 0

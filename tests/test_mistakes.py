@@ -1,5 +1,6 @@
 """The mistakes that users of Keras make most with models of several inputs: each has one line, and it is agreed."""
 
+import re
 import subprocess
 import sys
 
@@ -177,6 +178,77 @@ def test_a_mistake_is_told_in_the_agreed_line(mistake, model):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole message is compared
         make(model)
     assert str(caught.value) == agreed
+
+
+VECTORS = {"modalities": {"a": "vector", "b": "vector"}, "vector_dim": {"a": 2, "b": 3}}
+ROWS = {"a": RANDOM.random((8, 2), "float32"), "b": RANDOM.random((8, 3), "float32")}
+SCORES = RANDOM.random(8).astype("float32")
+# Models whose training looks at targets itself: name, hyperparameters, inputs, targets.
+TARGETED = {
+    "sentiment": ({}, {"polarity": SCORES}),
+    "domain_adversarial": ({}, {"label": Y, "domain": np.arange(8) % 2}),
+    "domain_adversarial by covariances": ({"method": "coral", "ramp": 0}, {"label": Y, "domain": np.arange(8) % 2}),
+    "dual_encoder": ({"label_positives": True}, {"label": Y}),
+    "dual_encoder with a head": ({"label_weight": 1.0, "num_classes": 3}, {"label": Y}),
+}
+
+
+def losses_of(key, targets):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = zoo.build(key.split()[0], preset="tiny", **VECTORS, **TARGETED[key][0])
+    model.run_eagerly = True  # faster than a graph for one step
+    return model.fit(ROWS, targets, verbose=0).history
+
+
+@pytest.mark.parametrize("key", TARGETED)
+def test_targets_in_columns_and_alone_are_those_of_the_rows(key):
+    targets = TARGETED[key][1]
+    expected = losses_of(key, targets)
+    assert losses_of(key, {name: value[:, None] for name, value in targets.items()}) == expected
+    if len(targets) == 1:
+        assert losses_of(key, *targets.values()) == expected
+
+
+@pytest.mark.parametrize("key", TARGETED)
+def test_targets_that_are_missing_or_of_another_kind_are_told(key):
+    targets = TARGETED[key][1]
+    name = next(iter(targets))
+    for wrong, message in (
+        (None, "Expected targets beside the inputs"),
+        ({"x": Y}, f"Expected targets with the keys {sorted(targets)}. Received: ['x']"),
+        ({**targets, name: np.array(list("abcdefgh"))}, f"Expected numbers for `{name}`. Received: texts"),
+        ({**targets, name: np.eye(8)}, f"Expected `{name}` with the shape (batch,). Received: (8, 8)"),
+        ({**targets, name: targets[name][:5]}, f"Expected as many targets as rows. Received: 8 of `a`, 5 of `{name}`"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            losses_of(key, wrong)
+
+
+def test_a_gan_takes_pictures_alone_and_says_where_they_are_missing():
+    model = zoo.build("conditional_gan", preset="tiny")
+    pictures, texts = RANDOM.random((8, 16, 16, 3), "float32"), {"text": X["text"]}
+    assert np.isfinite(
+        model.fit(texts, pictures, validation_data=(texts, pictures), verbose=0).history["val_generator_loss"]
+    )
+    with pytest.raises(ValueError, match="Expected targets beside the inputs"):
+        model.fit(texts, verbose=0)
+
+
+NAMED = {
+    "fusion": ("fusion_classifier", {"fusion": "text", "b": "text"}, "Two layers would be called `fusion`"),
+    "a/b": ("fusion_classifier", {"a/b": "text"}, "A modality's name has letters and no slash"),
+    "a_b": ("variational_autoencoder", {"a": "text", "b": "text", "a_b": "text"}, "Two layers would be called `a_b"),
+    "a_from_a": ("variational_autoencoder", {"a": "text", "a_from_a": "text"}, "cannot be called `a_from_a`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_names_of_modalities_that_are_taken_are_told(name):
+    model, modalities, message = NAMED[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        zoo.build(model, preset="tiny", modalities=modalities)
 
 
 def test_what_is_right_is_taken(model):

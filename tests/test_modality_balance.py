@@ -12,6 +12,7 @@ from scipy.special import log_softmax, softmax
 import zoo
 from mmkeras import losses, training
 from mmkeras.training.modality_balance import blend_shares, modulation
+from zoo.fusion_classifier import TOKEN_FUSIONS
 
 MODALITIES = {"a": "vector", "b": "vector"}
 
@@ -283,3 +284,30 @@ def test_a_teacher_that_cannot_teach_is_told(folder, tmp_path):
     with pytest.raises(ValueError, match="Expected a teacher that names one label a row. .* a run of autoencoder"):
         train(folder, tmp_path / "no", "b", teacher=str(tmp_path / "auto"))
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("fusion", TOKEN_FUSIONS)
+def test_a_head_alone_sees_its_modality_alone(fusion):
+    model, (x, _) = build(balance="ogm_ge", fusion=fusion), rows()
+    moved = {**x, "a": 10 * x["a"] + 5}
+    np.testing.assert_array_equal(model(x)["b_alone"], model(moved)["b_alone"])
+    assert np.abs(model(x)["label"] - model(moved)["label"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("balance", ["none", "ogm_ge", "gradient_blend"])
+def test_labels_alone_or_in_a_column_are_labels(balance):
+    x, y = rows()
+    histories = []
+    for labels in (y, y["label"], {"label": y["label"][:, None]}):
+        model = build(balance=balance)
+        histories.append(model.fit(x, labels, validation_data=(x, labels), verbose=0).history)
+    assert "val_accuracy" in histories[0]
+    assert histories[0] == histories[1] == histories[2]
+
+
+def test_a_modality_that_no_row_has_is_no_rival():
+    model, (x, y) = build(balance="ogm_ge"), rows()
+    x["presence"][:, 1] = 0
+    assert {name: float(factor) for name, factor in model.factors(x, y, model(x)).items()} == {"a": 1.0, "b": 1.0}
+    here = np.array([True, True, False])
+    np.testing.assert_allclose(modulation(np.array([0.4, 0.2, 0.0]), 0.6, here)[:2], [1 - math.tanh(1.2), 1])

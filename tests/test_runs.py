@@ -137,6 +137,8 @@ def test_a_dual_encoder_learns_with_a_queue_and_with_attention(tmp_path):
     assert run.predict("encode_text", text=["a red circle"])["embedding"].shape == (1, 16)
     with pytest.raises(ValueError, match="Expected loss='clip' with a queue. Received: queue=4, loss='siglip'"):
         zoo.build("dual_encoder", preset="tiny", queue=4, loss="siglip")
+    with pytest.raises(ValueError, match="A queue is for small batches, chunks are for large ones"):
+        zoo.build("dual_encoder", preset="tiny", queue=4, chunk=4)
 
 
 @pytest.mark.long

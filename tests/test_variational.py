@@ -200,3 +200,17 @@ def test_coherence_counts_the_labels_that_agree(trained, monkeypatch):
     assert report["image and text from the prior"] == {"same_label": 0.0, "chance": 0.0}
     shown["text"] = "circle"
     assert variational_autoencoder._coherence(run, split, judge)["image and text from the prior"]["same_label"] == 1
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_what_stands_where_a_modality_is_absent_changes_no_likelihood(built, posterior):
+    models, x = built
+    config = _registry.configure("variational_autoencoder", "tiny", posterior=posterior)
+    found = []
+    for pixels in (x["image"], 1 - x["image"]):
+        rows = {**x, "image": pixels, "presence": np.array([[0, 1]] * 6, "float32")}
+        run = types.SimpleNamespace(config=config, batches=lambda split, rows=rows: [(rows,)], model=models[posterior],
+                                    outputs=models[posterior])  # fmt: skip
+        found.append(variational_autoencoder._likelihoods(run, None, 3))
+    assert found[0] == found[1]
+    assert np.isfinite(list(found[0].values())).all()

@@ -39,8 +39,10 @@ class Config:
     learning_rate: float = hp(1e-3, "learning rate (its peak, where there is a schedule)")
     weight_decay: float = hp(1e-4, "weight decay of adamw and lion")
     clip_norm: float = hp(1.0, "largest global norm of the gradient; 0 turns clipping off")
-    schedule: str = hp("cosine", "learning rate in zoo.train: warm-up, then this", ("cosine", "constant"))
-    warmup: float = hp(0.05, "share of the training steps in which the learning rate rises to its peak", high=1.0)
+    schedule: str = hp(
+        "cosine", "learning rate in zoo.train: a cosine after a warm-up, or always the same", ("cosine", "constant")
+    )
+    warmup: float = hp(0.05, "share of the training steps in which a cosine's rate rises to its peak", high=1.0)
     epochs: int = hp(10, "passes over the training split in zoo.train")
     patience: int = hp(0, "epochs without a smaller validation loss after which zoo.train ends; 0: none", low=0)
     batch_size: int = hp(64, "rows a step in zoo.train")

@@ -76,6 +76,8 @@ class Inputs(Config):
                     f"Invalid kind of the modality `{name}`. Expected image, text, vector, audio or video. "
                     f"Received: {kind!r}."
                 )
+            if not name or "/" in name:
+                raise ValueError(f"A modality's name has letters and no slash. Received: {name!r}.")
             if name in ("presence", "label"):
                 raise ValueError(f"A modality cannot be called `{name}`: that name has a meaning of its own.")
             if kind == "vector" and self.vector_dim.get(name, 1) < 1:

@@ -1,6 +1,7 @@
 """The models by name: every file of this folder whose name does not begin with an underscore."""
 
 import dataclasses
+import re
 import textwrap
 import typing
 
@@ -76,9 +77,26 @@ def build(name: str, preset: str = "base", weights: str | None = None, **hyperpa
     if weights is not None:
         return _trained(name, weights, preset, hyperparameters).model
     config = configure(name, preset, **hyperparameters)
-    model = module(name).build(config)
+    model = build_model(module(name), config)
     compile_model(module(name), model, config)
     return model
+
+
+def build_model(model_module, config):
+    """The model of a configuration, not compiled.
+
+    Raises:
+        ValueError: if a modality has the name of a layer.
+    """
+    try:
+        return model_module.build(config)
+    except ValueError as error:
+        taken = re.search(r'The name "(.+?)" is used \d+ times', str(error))
+        if taken is None:
+            raise
+        raise ValueError(
+            f"Two layers would be called `{taken[1]}`. Give the modalities other names: {config.modalities}."
+        ) from None
 
 
 def compile_model(model_module, model, config, steps=None, **options):

@@ -183,7 +183,7 @@ def _write_start(run, folder, rows):
 
 def _build_model(run, split, **options):
     config = run.config
-    run.model = run.module.build(config)
+    run.model = _registry.build_model(run.module, config)
     steps = size_and_steps(run, split)[1]
     _registry.compile_model(run.module, run.model, config, steps * config.epochs, **options)
     if config.patience and "loss" not in {metric.name for metric in run.model.metrics}:

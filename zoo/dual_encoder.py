@@ -56,6 +56,11 @@ class Config(_inputs.Inputs):
             )
         if self.queue and self.loss != "clip":
             raise ValueError(f"Expected loss='clip' with a queue. Received: queue={self.queue}, loss={self.loss!r}.")
+        if self.queue and self.chunk:  # chunks would meet those before them as earlier batches
+            raise ValueError(
+                f"A queue is for small batches, chunks are for large ones. Received: queue={self.queue}, "
+                f"chunk={self.chunk}."
+            )
         if self.loss in WITHOUT_NEGATIVES and self.label_positives:
             raise ValueError(f"loss={self.loss!r} knows no rows that belong together. Received: label_positives=True.")
 

@@ -36,6 +36,8 @@ class Config(_inputs.Inputs):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("dropout", "modality_dropout") if self.method in ("maml", "reptile") else ():
+            self.unused(name, f"method={self.method!r} computes as in training also when it is asked")
         rows = self.tasks * self.ways * (self.shots + self.queries)
         object.__setattr__(self, "batch_size", rows)  # a step is a number of episodes, whatever was asked for
 

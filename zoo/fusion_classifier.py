@@ -116,11 +116,11 @@ def build(config):
         logits = {n: keras.layers.Dense(config.num_classes, name=f"{n}_head")(pooled[n]) for n in config.names}
         label = fusion.DECISION_FUSIONS[config.fusion](name="label")(logits, presence)
     else:
-        how = config.fusion
+        how, looked = config.fusion, tokens
         if how in TOKEN_FUSIONS:
             look = fusion.TOKEN_FUSIONS[how](config.fusion_width, dropout=config.dropout, name="look")
-            tokens, how = look(tokens, presence), "concat"
-        label = _head(config, fusion.FEATURE_FUSIONS[how](config.fusion_width, name="fusion")(tokens, presence))
+            looked, how = look(tokens, presence), "concat"
+        label = _head(config, fusion.FEATURE_FUSIONS[how](config.fusion_width, name="fusion")(looked, presence))
     outputs = _with_soft({"label": label}, config)
     if config.balance == "none":
         return training.MultiInput(inputs, outputs, name=_NAME)

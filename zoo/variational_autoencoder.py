@@ -38,7 +38,10 @@ class Config(_inputs.Inputs):
 
     def __post_init__(self):
         super().__post_init__()
-        others = ("embedding", "divergence_weight", *(f"{name}_embedding" for name in self.names))
+        others = ["embedding", "divergence_weight", *(f"{name}_embedding" for name in self.names)]
+        for subset, drawn in _subsets(self).items():
+            key = "_".join(subset)
+            others += [f"{key}_posterior", *(f"{name}_from_{key}" for name in drawn)]
         self.refuse(self.names, others)
 
     def deviation(self, name):
@@ -191,19 +194,30 @@ def _likelihoods(run, split, samples):
     random, estimates, bounds = np.random.default_rng(0), [], []
     for x, *_ in run.batches(split):
         outputs = run.outputs(x)
-        gaussians = [np.split(outputs[f"{'_'.join(s)}_posterior"].numpy(), 2, axis=-1) for s in proposals]
-        weights = []
-        for i in range(samples):
-            mean, log_variance = gaussians[i % len(gaussians)]  # as many draws from each
-            noise = random.standard_normal(mean.shape).astype("float32")
-            latent = mean + np.exp(log_variance / 2) * noise
-            of_latent = np.logaddexp.reduce([_log_normal(latent, *gaussian) for gaussian in gaussians], axis=0)
-            ratio = _log_normal(latent, 0.0, 0.0) - (of_latent - np.log(len(gaussians)))
-            weights.append(ratio + _log_likelihood(run, x, latent))
+        posteriors = np.stack([outputs[f"{'_'.join(s)}_posterior"].numpy() for s in proposals])
+        means, log_variances = np.split(posteriors, 2, axis=-1)  # (proposals, batch, dim)
+        here = _proposed(run.config, proposals, np.array(x["presence"]))
+        rows, weights = np.arange(here.shape[1]), []
+        for _ in range(samples):
+            drawn = (random.random(here.shape) * here).argmax(axis=0)  # one of those that a row has
+            noise = random.standard_normal(means.shape[1:]).astype("float32")
+            latent = means[drawn, rows] + np.exp(log_variances[drawn, rows] / 2) * noise
+            densities = np.where(here, _log_normal(latent, means, log_variances), -np.inf)
+            of_latent = np.logaddexp.reduce(densities, axis=0) - np.log(here.sum(axis=0))
+            weights.append(_log_normal(latent, 0.0, 0.0) - of_latent + _log_likelihood(run, x, latent))
         estimates.append(np.logaddexp.reduce(weights, axis=0) - np.log(samples))
         bounds.append(np.mean(weights, axis=0))
     found = {"log_likelihood": estimates, "elbo": bounds}
     return {title: float(np.concatenate(values).mean()) for title, values in found.items()}
+
+
+def _proposed(config, proposals, presence):
+    """Of which subsets a row has a modality, booleans `(proposals, batch)`: all, where it has none."""
+    import numpy as np
+
+    members = [[config.names.index(name) for name in subset] for subset in proposals]
+    here = np.stack([presence[:, places].any(axis=1) for places in members])
+    return here | ~here.any(axis=0)
 
 
 def _log_normal(x, mean, log_variance):

@@ -46,7 +46,8 @@ class Evidential(keras.layers.Layer):
     def call(self, logits, presence=None):
         belief, uncertainty = None, None
         for i, name in enumerate(sorted(logits)):
-            x = logits[name]
+            # What two sure opinions leave of uncertainty is less than float16 can divide by.
+            x = ops.cast(logits[name], keras.backend.result_type(self.compute_dtype, "float32"))
             if presence is not None:
                 x = ops.where(presence[:, i : i + 1] > 0, x, ops.zeros_like(x))
             evidence, classes = ops.softplus(x), x.shape[-1]
@@ -63,7 +64,7 @@ class Evidential(keras.layers.Layer):
             # What two opinions do not contradict each other in; the rest is left out, as Dempster's rule has it.
             kept = ops.sum(agreed, axis=-1, keepdims=True) + both
             belief, uncertainty = agreed / kept, both / kept
-        return ops.log(belief * classes / uncertainty + 1)
+        return ops.cast(ops.log(belief * classes / uncertainty + 1), self.compute_dtype)
 
     def compute_output_shape(self, logits_shape, presence_shape=None):
         return next(iter(logits_shape.values()))

@@ -21,7 +21,8 @@ class ProductOfExperts(FeatureFusion):
 
     def fuse(self, features, present):
         means, log_variances = zip(*(ops.split(x, 2, axis=-1) for x in features), strict=True)
-        return gaussian_product(ops.stack(means, axis=1), ops.stack(log_variances, axis=1), present)[0]
+        mean, _ = gaussian_product(ops.stack(means, axis=1), ops.stack(log_variances, axis=1), present)
+        return ops.cast(mean, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")

@@ -17,11 +17,8 @@ class GaussianProduct(keras.layers.Layer):
     """
 
     def call(self, gaussians, presence=None):
-        # A precision times a mean is more than float16 holds.
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        means, log_variances = zip(*(ops.split(ops.cast(x, dtype), 2, axis=-1) for x in gaussians), strict=True)
-        means = ops.stack(means, axis=1)
-        log_variances = ops.clip(ops.stack(log_variances, axis=1), -10.0, 10.0)
+        means, log_variances = zip(*(ops.split(x, 2, axis=-1) for x in gaussians), strict=True)
+        means, log_variances = ops.stack(means, axis=1), ops.stack(log_variances, axis=1)
         present = ops.ones_like(means[..., 0], dtype="bool") if presence is None else presence > 0
         mean, variance = gaussian_product(means, log_variances, present)
         return ops.cast(ops.concatenate([mean, ops.log(variance)], axis=-1), self.compute_dtype)
@@ -34,9 +31,12 @@ def gaussian_product(means, log_variances, present):
     """Gaussians `(batch, experts, width)` to mean and variance `(batch, width)` of their product with `N(0, 1)`.
 
     Args:
-        means, log_variances: of the experts.
+        means, log_variances: of the experts; the latter count as -10 to 10 at most.
         present: booleans `(batch, experts)`; the others do not count.
     """
+    # A precision times a mean is more than float16 holds.
+    dtype = keras.backend.result_type(means.dtype, "float32")
+    means, log_variances = ops.cast(means, dtype), ops.clip(ops.cast(log_variances, dtype), -10.0, 10.0)
     here = present[..., None]
     precisions = ops.where(here, ops.exp(-log_variances), ops.zeros_like(log_variances))
     total = 1 + ops.sum(precisions, axis=1)

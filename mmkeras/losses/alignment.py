@@ -13,7 +13,8 @@ def pair_distance(a: Tensor, b: Tensor) -> Tensor:
 def correlation(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
     """Sum over the dimensions of the correlation between two views over the batch: two `(batch, dim)` to a number.
 
-    It lies between -dim and dim. Correlational networks (Chandar 2016) maximise it.
+    It lies between -dim and dim; a dimension that varies by less than 1e-3 counts less. Correlational networks (Chandar
+    2016) maximise it.
 
     Args:
         a, b: `(batch, dim)`.

@@ -29,16 +29,19 @@ def mmd(features: Tensor, is_target: Tensor) -> Tensor:
 def coral(features: Tensor, is_target: Tensor) -> Tensor:
     """Squared distance of two groups' covariances, `|C_s - C_t|^2 / 4 dim^2` (deep CORAL, Sun 2016).
 
+    Zero where a group has fewer than two rows.
+
     Args:
         features, is_target: as for `mmd`.
     """
     target = ops.cast(is_target, features.dtype)
-    covariances = []
+    covariances, both = [], 1.0
     for group in (1 - target, target):
         count, rows = ops.maximum(ops.sum(group), 1.0), group[:, None]
         x = rows * (features - ops.sum(rows * features, axis=0) / count)
+        both = both * ops.cast(ops.sum(group) > 1, features.dtype)
         covariances.append(ops.matmul(ops.transpose(x), x) / ops.maximum(count - 1, 1.0))
-    return ops.sum(ops.square(covariances[0] - covariances[1])) / (4 * features.shape[-1] ** 2)
+    return both * ops.sum(ops.square(covariances[0] - covariances[1])) / (4 * features.shape[-1] ** 2)
 
 
 DOMAIN_LOSSES = {"mmd": mmd, "coral": coral}

@@ -119,8 +119,11 @@ class AdversarialText(ObjectiveModel):
         ids = x[self.settings["target"]]
         texts = replicas.gathered(ids)
         wrong = replicas.own(lambda rows: tf.roll(texts, 1, axis=0), ops.shape(ids)[0])
+        differs = ops.cast(ops.any(wrong != ids, axis=-1), drawn.dtype)
         true, wrong = (ops.one_hot(words, drawn.shape[-1]) for words in (ids, wrong))
         of_true, of_drawn, of_wrong = (self._judge(x, words, training) for words in (true, drawn, wrong))
+        # A row whose neighbour has the same text is no mismatch: what was drawn counts in its place.
+        of_wrong = differs * of_wrong + (1 - differs) * of_drawn
         return tf.reduce_mean(
             tf.nn.softplus(-of_true) + 0.5 * tf.nn.softplus(of_drawn) + 0.5 * tf.nn.softplus(of_wrong)
         )

@@ -89,7 +89,8 @@ class MultiTask(ObjectiveModel):
         losses, parts = self._task_losses(x, y, y_pred)
         spread = y_pred["task_weights"][0]
         share = replicas.share(ops.shape(y_pred["task_weights"])[0])
-        loss = ops.sum(ops.exp(-spread) * losses) + share * ops.sum(spread) / 2
+        asked = ops.cast(replicas.total(ops.stop_gradient(losses)) != 0, spread.dtype)  # 0 is a task without rows
+        loss = ops.sum(ops.exp(-spread) * losses) + share * ops.sum(asked * spread) / 2
         return self.told(x, loss, parts) + sum(self.losses) / replicas.count()
 
     def _task_losses(self, x, y, y_pred):

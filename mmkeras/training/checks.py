@@ -71,11 +71,12 @@ def check_fit(model, x, y=None, batch_size=None):
         check_arrays(model, x)
         _check_targets(model, x, y)
         rows = batch_size or 32
-        check_batch([{k: v[:rows] for k, v in part.items()} for part in (x, y) if isinstance(part, dict)])
+        check_batch([{k: v[:rows] for k, v in part.items()} for part in (x, named_targets(model, y))])
     elif hasattr(x, "as_numpy_iterator"):
         batch = next(iter(x.take(1)), ())
-        if isinstance(batch, tuple) and len(batch) > 1:
-            _check_targets(model, *batch[:2])
+        batch = batch if isinstance(batch, tuple) else (batch,)
+        if batch and isinstance(batch[0], dict):
+            _check_targets(model, *[*batch, None][:2])
         check_batch(batch)
 
 
@@ -104,28 +105,54 @@ def _counts(sizes):
     return ", ".join(f"{size} of `{name}`" for name, size in sizes.items())
 
 
-def _check_targets(model, x, y):
-    """Looks at the targets of a model that was compiled with losses."""
+def named_targets(model, y):
+    """Targets as a dict; an array alone is the target of a model that has one."""
+    names = [*_losses(model), *getattr(model, "needs", {})]
+    if not isinstance(y, dict):
+        return {names[0]: y} if len(names) == 1 and hasattr(y, "shape") else {}
+    return y
+
+
+def _losses(model):
+    """The losses that a model was compiled with, by target."""
     losses = getattr(model, "loss", None)
-    if not isinstance(losses, dict):
+    return losses if isinstance(losses, dict) else {}
+
+
+def _check_targets(model, x, y):
+    """Looks at the targets of a model that was compiled with losses, or whose training `needs` some."""
+    losses, needs = _losses(model), getattr(model, "needs", {})
+    if not losses and not needs:
         return
     if y is None:
-        names = ", ".join(f"{name!r}: {name}s" for name in losses)
+        names = ", ".join(f"{name!r}: {name}s" for name in [*losses, *needs])
         raise ValueError(f"Expected targets beside the inputs: model.fit(x, {{{names}}}). Received: none.")
-    if isinstance(y, dict) and set(y) - set(losses):
-        raise ValueError(f"Expected targets with the keys {sorted(losses)}. Received: {sorted(y)}.")
-    if not isinstance(y, dict):
-        y = {next(iter(losses)): y} if len(losses) == 1 and hasattr(y, "shape") else {}
+    named = named_targets(model, y)
+    if (losses and set(named) - set(losses)) or set(needs) - set(named):
+        given = sorted(y) if isinstance(y, dict) else type(y).__name__
+        raise ValueError(f"Expected targets with the keys {sorted([*losses, *needs])}. Received: {given}.")
     name, rows = next(iter((name, value.shape[0]) for name, value in x.items()))
-    for target, value in y.items():
+    for target, value in named.items():
         if not hasattr(value, "shape"):
             raise ValueError(f"Expected an array for the target `{target}`. Received: {type(value).__name__}.")
         if value.shape[0] != rows:
             raise ValueError(
                 f"Expected as many targets as rows. Received: {rows} of `{name}`, {value.shape[0]} of `{target}`."
             )
-        if isinstance(losses[target], LabelCrossentropy):
+        if isinstance(losses.get(target), LabelCrossentropy):
             _check_labels(target, keras.ops.convert_to_numpy(value), model.output[target].shape[-1])
+        elif target in needs:
+            _check_needed(target, value, needs[target])
+
+
+def _check_needed(name, value, rank):
+    if str(getattr(value.dtype, "name", value.dtype)).startswith(("str", "bytes", "object")):
+        raise ValueError(
+            f"Expected numbers for `{name}`. Received: texts. Number them: np.unique({name}, return_inverse=True)[1]."
+        )
+    if len(value.shape) != rank and tuple(value.shape[rank:]) != (1,):
+        expected = f"(batch{', …' * (rank - 1)}{',' * (rank == 1)})"
+        raise ValueError(f"Expected `{name}` with the shape {expected}. Received: {tuple(value.shape)}.")
 
 
 def _check_labels(name, labels, classes):

@@ -58,6 +58,23 @@ class Episodic(MultiInput):
         self.adapts = method in ("maml", "reptile")
         self.accuracy = keras.metrics.Mean(name="accuracy")
 
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **options: Any
+    ) -> keras.callbacks.History:
+        """As `keras.Model.fit`, of arrays whose batches are whole episodes."""
+        if isinstance(x, dict) and x:
+            rows, size = len(next(iter(x.values()))), batch_size or 32
+            self._check_rows(rows if rows <= size else size)
+            self._check_rows(rows % size if rows > size else rows)
+        return super().fit(x, y, batch_size, *args, **options)
+
+    def _check_rows(self, rows):
+        episode = self.ways * (self.shots + self.queries)
+        if rows is None or rows % episode:
+            raise ValueError(
+                f"Expected batches of a known number of episodes of {episode} rows. Received: {rows} rows."
+            )
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Cross-entropy of the queries of a batch, by the features of its examples."""
         support, queries = self.parts(y_pred["embedding"])
@@ -119,11 +136,7 @@ class Episodic(MultiInput):
         x = self.matched(keras.utils.unpack_x_y_sample_weight(given[-1])[0])
         parts = {name: self.parts(value) for name, value in x.items()}
         rows = next(iter(x.values())).shape[0]
-        if rows is None or rows % (self.ways * (self.shots + self.queries)):
-            raise ValueError(
-                f"Expected batches of a known number of episodes of {self.ways * (self.shots + self.queries)} rows. "
-                f"Received: {rows} rows."
-            )
+        self._check_rows(rows)
         count = rows // (self.ways * (self.shots + self.queries))
         return [tuple({name: part[i][t] for name, part in parts.items()} for i in (0, 1)) for t in range(count)]
 

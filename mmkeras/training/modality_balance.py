@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from mmkeras.layers import replicas
+from mmkeras.training.checks import named_targets
 from mmkeras.training.multi_input import MultiInput
 from mmkeras.types import Tensor
 
@@ -78,7 +79,7 @@ class ModalityBalance(MultiInput):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         joint = super().compute_loss(x, y, y_pred, sample_weight, training)
         losses = [joint, *self._alone(x, y, y_pred, sample_weight).values()]
-        rows = ops.shape(y["label"])[0]
+        rows = ops.shape(y_pred["label"])[0]
         # Keras divides the joint loss by the number of replicas, whatever rows they have; the others are shares.
         factors = [replicas.count(), *([1 / replicas.share(rows)] * len(losses[1:]))]
         losses = [loss * factor for loss, factor in zip(losses, factors, strict=True)]
@@ -89,12 +90,18 @@ class ModalityBalance(MultiInput):
     def _alone(self, x, y, y_pred, sample_weight=None):
         """`{modality: cross-entropy of its own head}` over the rows that have it."""
         presence, losses = ops.cast(self.matched(x)["presence"], "float32"), {}
-        labels = ops.cast(y["label"], "int32")
+        if isinstance(sample_weight, dict):
+            sample_weight = sample_weight["label"]
+        labels = self._labels(y)
         for i, name in enumerate(self.settings["modalities"]):
             loss = keras.losses.sparse_categorical_crossentropy(labels, y_pred[f"{name}_alone"], from_logits=True)
-            rows = presence[:, i] if sample_weight is None else presence[:, i] * sample_weight["label"]
+            rows = presence[:, i] if sample_weight is None else presence[:, i] * sample_weight
             losses[name] = ops.sum(rows * loss) / ops.maximum(replicas.total(ops.sum(presence[:, i])), 1.0)
         return losses
+
+    def _labels(self, y):
+        """The class numbers `(batch,)` of targets: by name, alone, or as a column."""
+        return ops.reshape(ops.cast(named_targets(self, y)["label"], "int32"), (-1,))
 
     def train_step(self, *args):
         if self.settings["balance"] != "ogm_ge":
@@ -125,11 +132,13 @@ class ModalityBalance(MultiInput):
     ) -> dict[str, Tensor]:
         """`{modality: factor of its encoder's gradients}` of a batch."""
         presence, scores = ops.cast(self.matched(x)["presence"], "float32"), []
+        labels = self._labels(y)
         for i, name in enumerate(self.settings["modalities"]):
             shares = ops.softmax(y_pred[f"{name}_alone"])
-            own = ops.take_along_axis(shares, ops.cast(y["label"], "int32")[:, None], axis=1)[:, 0]
+            own = ops.take_along_axis(shares, labels[:, None], axis=1)[:, 0]
             scores.append(replicas.total(replicas.mean(own, presence[:, i])))
-        found = modulation(ops.stack(scores), self.settings["strength"])
+        here = replicas.total(ops.sum(presence, axis=0)) > 0
+        found = modulation(ops.stack(scores), self.settings["strength"], here)
         return {name: found[i] for i, name in enumerate(self.settings["modalities"])}
 
     def _modulated(self, gradient, factor):
@@ -161,13 +170,14 @@ class BlendGradients(keras.callbacks.Callback):
         model.before.assign(after)
 
 
-def modulation(scores, strength):
+def modulation(scores, strength, here=None):
     """Factors of the encoders' gradients (OGM-GE, Peng 2022): `1 - tanh(strength * ratio)` for one that is ahead.
 
     Args:
         scores: mean probability of the true label by each modality's head, `(modalities,)`. The ratio is that of a
             modality's score to the mean of the others'; where it is below one, the factor is one.
         strength: the paper's alpha.
+        here: which modalities some row of the batch has, booleans `(modalities,)`; the others are no rivals.
 
     Example:
 
@@ -175,8 +185,9 @@ def modulation(scores, strength):
     [0.2384, 1.0]
     """
     scores = ops.convert_to_tensor(scores)
-    others = (ops.sum(scores) - scores) / (scores.shape[0] - 1)
-    ratio = scores / ops.maximum(others, 1e-8)
+    here = ops.ones_like(scores) if here is None else ops.cast(here, scores.dtype)
+    others, count = ops.sum(here * scores) - here * scores, ops.sum(here) - here
+    ratio = ops.where(count > 0, here * scores * count / ops.maximum(others, 1e-8), ops.zeros_like(scores))
     return ops.where(ratio > 1, 1 - ops.tanh(strength * ratio), ops.ones_like(ratio))
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mmkeras.training.checks import check_arrays, check_batch, check_fit, check_input, telling_ids
+from mmkeras.training.checks import check_arrays, check_batch, check_fit, check_input, named_targets, telling_ids
 from mmkeras.types import Tensor
 
 
@@ -72,6 +72,8 @@ class MultiInput(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """As `keras.Model.compute_metrics`, over the outputs that have a target: Keras asks for one of each."""
+        if not isinstance(y, dict) and (named := named_targets(self, y)):
+            y, sample_weight = named, None if sample_weight is None else dict.fromkeys(named, sample_weight)
         if isinstance(y, dict) and isinstance(y_pred, dict):
             y_pred = {name: value for name, value in y_pred.items() if name in y}
         return super().compute_metrics(x, y, y_pred, sample_weight)

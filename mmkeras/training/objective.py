@@ -9,6 +9,7 @@ from keras import ops
 from mmkeras import losses
 from mmkeras.layers import replicas
 from mmkeras.training.by_rows import clip_by_rows
+from mmkeras.training.checks import named_targets
 from mmkeras.training.multi_input import MultiInput
 from mmkeras.types import Tensor
 
@@ -45,6 +46,10 @@ class Term:
         self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> Tensor:
         return replicas.mean(*self.rows(inputs, targets, outputs, present))
+
+    def needs(self) -> dict[str, int]:
+        """The targets it looks at, and the rank of each: 1 for `(batch,)`."""
+        return {}
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, for saving."""
@@ -180,6 +185,10 @@ class Contrastive(Term):
             return share * clip_by_rows(a, b, positive, valid, scale[0], self.rows)
         return share * loss(ops.matmul(a, ops.transpose(b)), positive, valid, scale[0], scale[1], **options)
 
+    def needs(self) -> dict[str, int]:
+        """The label, where rows of one label belong together."""
+        return {self.label: 1} if self.label else {}
+
     def _positive(self, inputs, targets, present, batch):
         """Which rows belong together: bool `(batch, batch)`."""
         positive = ops.eye(batch, dtype="bool")
@@ -189,7 +198,7 @@ class Contrastive(Term):
             for column in ops.unstack(ids, length, axis=1):  # all at once, a large batch would take much memory
                 equal = equal & ops.equal(column[:, None], column[None])
             positive = positive | equal
-        if self.label and isinstance(targets, dict) and self.label in targets:
+        if self.label:
             label = replicas.gathered(targets[self.label])
             positive = positive | ops.equal(label[:, None], label[None])
         return positive
@@ -247,6 +256,10 @@ class Supervised(Term):
         self.without = without
         self.given = list(given)
 
+    def needs(self) -> dict[str, int]:
+        """The classes, and what says which rows do not count."""
+        return {self.target: 2 if self.several else 1, **({self.without: 1} if self.without else {})}
+
     def rows(
         self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
@@ -285,6 +298,10 @@ class Discrepancy(Term):
         self.target = target
         self.loss = loss
 
+    def needs(self) -> dict[str, int]:
+        """What says which rows are target rows."""
+        return {self.target: 1}
+
     def __call__(
         self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> Tensor:
@@ -307,6 +324,10 @@ class Regression(Term):
         super().__init__(name, weight)
         self.output = output
         self.target = target
+
+    def needs(self) -> dict[str, int]:
+        """The true numbers."""
+        return {self.target: 1}
 
     def rows(
         self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
@@ -373,11 +394,31 @@ class Objective:
     def __call__(
         self, inputs: Mapping[str, Tensor], targets: Any, outputs: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and `{name: value}` of the terms."""
+        """The loss, and `{name: value}` of the terms.
+
+        Raises:
+            ValueError: if a target that a term needs is not there.
+        """
+        targets = self._ranked(targets)
         columns = ops.cast(inputs["presence"], keras.config.floatx())
         present = {name: columns[:, i] for i, name in enumerate(self.modalities)}
         parts = {term.name: term(inputs, targets, outputs, present) for term in self.terms}
         return sum(term.weight * parts[term.name] for term in self.terms), parts
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """The targets that the terms look at, and the rank of each."""
+        return {name: rank for term in self.terms for name, rank in term.needs().items()}
+
+    def _ranked(self, targets):
+        """The targets by name; of columns `(batch, 1)` that count as `(batch,)` the last dimension goes."""
+        needs, targets = self.needs, named_targets(self, targets)
+        if set(needs) - set(targets):
+            raise ValueError(f"Expected targets with the keys {sorted(needs)}. Received: {sorted(targets)}.")
+        return {
+            name: ops.squeeze(value, -1) if len(value.shape) == needs.get(name, 0) + 1 and name in needs else value
+            for name, value in targets.items()
+        }
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, for saving, those of the terms within."""
@@ -414,6 +455,11 @@ class ObjectiveModel(MultiInput):
         self.objective = objective if isinstance(objective, Objective) else read(objective)
         terms = self.objective.terms
         self.parts = [keras.metrics.Mean(name=term.name) for term in terms] if len(terms) > 1 else []
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """The targets that training looks at, and the rank of each."""
+        return self.objective.needs
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         x = self.matched(x)

@@ -22,8 +22,8 @@ def make_optimizer(
         learning_rate: the rate, or its peak where there is a schedule.
         weight_decay: of adamw and lion.
         clip_norm: largest global norm of the gradient; 0 for no limit.
-        schedule: `"cosine"` (to a hundredth) or `"constant"`; without `steps` it is constant.
-        warmup: share of the steps in which the rate rises to its peak.
+        schedule: `"cosine"` (to a hundredth, after a warm-up) or `"constant"`; without `steps` it is constant.
+        warmup: share of the steps in which the rate of a cosine rises to its peak.
         steps: number of training steps.
         beta_1: decay of adam's, adamw's and lion's first moment (GANs want 0.5, Radford 2016).
     """

@@ -8,7 +8,7 @@ from keras import ops
 
 from mmkeras import losses
 from mmkeras.layers import replicas
-from mmkeras.training.checks import check_fit
+from mmkeras.training.checks import check_fit, named_targets
 from mmkeras.training.multi_input import at_least_float32
 
 
@@ -102,12 +102,17 @@ class Adversarial(keras.Model):
         return replicas.own(lambda rows: keras.random.normal((rows, self.noise_dim), seed=self.draws), rows)
 
     @property
+    def needs(self) -> dict[str, int]:
+        """The target that training looks at, the pictures, and its rank."""
+        return {"image": 4}
+
+    @property
     def metrics(self):
         return self.trackers
 
     def train_step(self, data):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        condition, real = x[self.settings["condition"]], y["image"]
+        condition, real = x[self.settings["condition"]], named_targets(self, y)["image"]
         share = replicas.share(ops.shape(condition)[0])
         for _ in range(self.settings["discriminator_steps"]):
             discriminator_loss = self._train_discriminator(real, condition, share)
@@ -124,7 +129,8 @@ class Adversarial(keras.Model):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         condition = x[self.settings["condition"]]
         drawn = self(x)["image"]
-        real, fake = self._judge(y["image"], condition), self._judge(drawn, condition)
+        real = self._judge(named_targets(self, y)["image"], condition)
+        fake = self._judge(drawn, condition)
         generator_loss = losses.generator_loss(self.settings["loss"], fake["logits"])
         return self._told(condition, generator_loss, self._versus(real, fake))
 
