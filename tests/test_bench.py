@@ -1,5 +1,6 @@
 """Benchmarks: what was measured is kept, and the tables say it."""
 
+import asyncio
 import json
 import re
 
@@ -31,6 +32,14 @@ def test_only_what_is_missing_is_measured(tmp_path):
         bench.measured(path, "abc", measure)
     assert bench.measured(path, "bad", measure) == {"a": {"value": 1}, "b": {"value": 2}, "d": {"value": 4}}
     assert asked == ["a", "b", "c", "d"]
+
+
+def test_what_was_measured_with_another_seed_is_not_taken_for_this_one(tmp_path):
+    path = tmp_path / "some.json"
+    assert bench.measured(path, "a", lambda name: 1, seed=0) == {"a": 1}
+    with pytest.raises(ValueError, match=r"some.json keeps what was measured with \{'seed': 0\}, not with \{'seed': 1"):
+        bench.measured(path, "a", lambda name: 2, seed=1)
+    assert bench.measured(path, "ab", lambda name: 3, seed=0) == {"a": 1, "b": 3}
 
 
 def test_quality_measures_every_model():
@@ -101,6 +110,18 @@ def test_clients_notice_what_is_slow_wrong_or_refused(tmp_path):
     bodies = [b'{"instances": [1.0]}', b'{"instances": [2.0]}', b'{"instances": [3.0]}', b'{"instances": []}']
     with running(tmp_path) as server:
         port = server.rest_port
+
+        async def hung_up():
+            protocol = await _load._connected(port)
+            protocol.transport.close()
+            found = _load.Load(1, [])
+            again = await _load._asked(protocol, port, [b"GET / HTTP/1.1"], 0, bool, found, 0)
+            assert not again.transport.is_closing()
+            again.transport.close()
+            await asyncio.sleep(0.05)  # or the loop would wait for its end
+            return found.errors
+
+        assert _load._run(hung_up()) == 1
         requests = [_load.request(port, "/v1/models/half_plus_two:predict", body) for body in bodies]
         is_right = serving._checker(answers)
         for load in (

@@ -172,6 +172,13 @@ def test_examples_are_rows_of_the_test_split(runs):
     assert _demo_tabs.examples_of(runs["vqa"], {"unheard": "text"}) == []
 
 
+def test_a_run_without_its_data_has_no_examples():
+    def gone(name):
+        raise data.DataError("No such file: shoes/test.jsonl.")
+
+    assert _demo_tabs.examples_of(types.SimpleNamespace(split=gone), {"image": "image"}) == []
+
+
 def test_what_is_given_is_read_and_what_is_missing_told():
     asks = {"image": "image", "text": "text", "vector": "vector"}
     picture = Image.new("RGB", (4, 4), "red")
@@ -218,6 +225,8 @@ def test_a_run_that_is_none_and_a_port_that_is_taken_are_told(capsys):
     pytest.importorskip("gradio", reason=NEEDS_GRADIO)
     assert _cli.main(["demo", "captoiner:scenes", "--port", "0"]) == 2
     assert "There are no weights `captoiner:scenes`. Did you mean `captioner:scenes`?" in capsys.readouterr().err
+    assert _cli.main(["demo", "--port", "70000"]) == 2
+    assert "Expected a port from 0 to 65535. Received: --port 70000." in capsys.readouterr().err
     with _demo._bound("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert _cli.main(["demo", "--port", str(port)]) == 2

@@ -189,3 +189,31 @@ def test_two_networks_against_each_other_are_not_looked_at():
     run = types.SimpleNamespace(model=zoo.build("conditional_gan", preset="tiny"), path="gan", name="conditional_gan")
     with pytest.raises(ValueError, match="models of one network. gan holds a run of `conditional_gan`"):
         one_batch(run, None)
+
+
+def test_many_labels_have_no_accuracy(tmp_path):
+    measured, _ = train(tmp_path, epochs=1, labels="many").examine()
+    assert "accuracy" not in measured
+
+
+def test_an_adversary_that_guesses_is_no_fault_and_its_domain_has_no_labels(tmp_path):
+    run = train(tmp_path, "domain_adversarial", epochs=1, target_domain="hatched")
+    assert diagnosis.chances(run.model, 8) == {"label_loss": pytest.approx(math.log(run.config.num_classes))}
+    x, y = one_batch(run, run.split("validation"))
+    told = diagnosis.told_rows(run.model, "label", y)
+    assert 0 < told.sum() < len(told)
+    right = (run.model(x)["label"].numpy().argmax(-1) == y["label"].numpy())[told].mean()
+    assert run.examine()[0]["accuracy"]["all"] == pytest.approx(right)
+
+
+def test_one_row_says_nothing_about_modalities(healthy):
+    x, _ = one_batch(healthy, healthy.split("validation").take([0]))
+    assert list(diagnosis.dead_modalities(healthy.model, x, ["image", "text"])) == []
+
+
+def test_rows_without_their_picture_are_not_compared_by_their_text(tmp_path):
+    def change(i, row, split):
+        return {**row, **({"image": "", "text": "a red ring"} if i < 3 else {})}
+
+    faults = train(tmp_path, source=manifest(tmp_path / "data", change), epochs=1, skip_bad=True).examine()[1]
+    assert not any("are in the training split" in line for line in faults)

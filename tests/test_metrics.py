@@ -231,3 +231,43 @@ def test_inception_score():
     p = np.random.default_rng(0).dirichlet(np.ones(5), 30)
     divergences = [scipy.special.rel_entr(row, p.mean(axis=0)).sum() for row in p]
     assert metrics.inception_score(p) == pytest.approx(np.exp(np.mean(divergences)))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+def test_recall_by_chance_is_that_of_random_orders(k):
+    relevant, items = np.array([1, 3, 6]), 6
+    random = np.random.default_rng(0)
+    hits = [[random.permutation(items)[:k].min() < m for m in relevant] for _ in range(4000)]
+    assert metrics.recall_by_chance(relevant, items, k) == pytest.approx(np.mean(hits), abs=0.01)
+
+
+def test_probabilities_that_are_no_numbers_are_wrong():
+    probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [np.nan, 0.2]])
+    found = metrics.classification(np.array([0, 0, 1]), probabilities)
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    assert found["macro_f1"] < 1
+    assert found["ece"] > 0.5
+
+
+def test_a_polarity_without_signs_has_no_f1():
+    assert np.isnan(metrics.polarity(np.zeros(3), np.array([1.0, -1.0, 0.0]))["f1"])
+
+
+def test_a_threshold_between_neighbouring_numbers_leaves_the_lower_one_out():
+    high = np.float32(0.3)
+    low = np.nextafter(high, np.float32(0))
+    scores = np.array([[high], [low]])
+    for pair in (scores, scores + np.float32(0.4)):
+        (threshold,) = metrics.best_thresholds(np.array([[1], [0]]), pair)
+        assert pair[1, 0] < threshold <= pair[0, 0]
+
+
+@pytest.mark.parametrize("distance", [metrics.frechet_distance, metrics.kernel_distance])
+def test_a_distance_is_of_two_rows_or_more(distance):
+    with pytest.raises(ValueError, match="Expected two rows or more of each set. Received: 1 and 5"):
+        distance(np.zeros((1, 3)), np.zeros((5, 3)))
+
+
+def test_a_text_without_references_is_named():
+    with pytest.raises(ValueError, match="Received: none of text 1"):
+        metrics.bleu(["a", "b"], [["a"], []])

@@ -22,7 +22,7 @@ from mmkeras.runs import RunFolder, replaced
 from zoo import _epochs, _fit_preprocessor, _registry, _retrieval, _train
 from zoo._cli import main
 from zoo._config import Config, hp, parse
-from zoo._explain import explains
+from zoo._explain import _score, explains
 from zoo._raw import asked
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -551,6 +551,27 @@ def test_labels_of_an_episode_are_not_explained():
     outputs = types.SimpleNamespace(output={"label": None})
     for config, answer in ({"names": ["image"]}, True), ({"names": ["image"], "ways": 5}, False):
         assert explains(types.SimpleNamespace(model=outputs, config=types.SimpleNamespace(**config))) is answer
+
+
+@pytest.mark.parametrize("name", ["dual_encoder", "sentiment"])
+def test_one_number_has_no_targets_and_a_similarity_two_modalities(name):
+    kinds = {"image": "image", "remark": "text", "text": "text"}
+    if name == "sentiment":
+        kinds.pop("text")
+    model = zoo.build(name, preset="tiny", text_encoder="bag", modalities=kinds)
+    config = _registry.configure(name, "tiny", text_encoder="bag", modalities=kinds)
+    run = types.SimpleNamespace(model=model, config=config)
+    x = {"presence": np.array([[1, 0, 1]], "float32")}
+    with pytest.raises(ValueError, match="Expected no target: the model gives one number. Received: 'red'"):
+        _score(run, x, "red")
+    if name == "dual_encoder":
+        what, score = _score(run, x, None)
+        ones = {
+            f"{n}_embedding": tf.constant([[value]]) for n, value in (("image", 2.0), ("remark", 3.0), ("text", 5.0))
+        }
+        assert (what, float(score(ones)[0])) == ("similarity", 10.0)
+        with pytest.raises(ValueError, match="Expected two modalities to compare. Received: image"):
+            _score(run, {"presence": np.array([[1, 0, 0]], "float32")}, None)
 
 
 def test_one_number_has_no_parts_to_explain(finished):

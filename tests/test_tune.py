@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import re
 import types
 
 import pytest
@@ -102,3 +103,25 @@ def test_the_command_tunes_and_prints_a_table(tmp_path, capsys):
     run = zoo.load(tmp_path / "t" / "best")
     assert run.config.fusion == said[4].split("|")[5].strip()
     assert run.evaluate("test")["vector"]["accuracy"] >= 0  # its data are found from where it lies now
+
+
+def test_a_search_goes_on_with_what_it_was_begun_with(planted, tmp_path):
+    given = {"out": tmp_path, "search": ["image_encoder", "dropout"], "trials": 3, "verbose": 0}
+    _tune.tune("tagger", "scenes", **given)
+    for changed, message in (
+        ({"data": "shoes"}, "begun with the data scenes. Received: shoes. Give another --out"),
+        ({"seed": 1}, "begun with the seed 0. Received: 1"),
+        ({"epochs": 3}, "begun with the options {}. Received: {'epochs': 3}"),
+        ({"search": ["image_encoder", "text_encoder", "dropout"]}, "begun with the space"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            _tune.tune("tagger", **{"data": "scenes", **given, **changed})
+    assert len(planted) == 3
+    (tmp_path / "best").rename(tmp_path / "best-before")  # killed between the two steps
+    assert _tune.tune("tagger", "scenes", **given)[1] == tmp_path / "best"
+    assert (tmp_path / "best" / "config.json").exists()
+
+
+def test_a_search_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="Nothing is left to search: all of it is given. Received: dropout"):
+        _tune.tune("tagger", "scenes", out=tmp_path, search=["dropout"], dropout=0.1)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 import zoo
 from mmkeras import data
 from zoo import _cli, _weights
-from zoo._card import write_card
+from zoo._card import _limits, write_card
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,18 @@ def test_a_card_says_what_a_run_is(run, capsys):
         if line.startswith("!["):
             assert (run.path / line.partition("(")[2].rstrip(")")).exists()
     assert card.count("![") == len(list((run.path / "figures").glob("*.png"))) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "said"), [("label", "one", "always"), ("label", "many", "alone"), ("tags", "one", "alone")]
+)
+def test_the_card_says_how_many_labels_are_given(name, labels, said):
+    config = types.SimpleNamespace(modalities={}, labels=labels)
+    signatures = {"serving_default": types.SimpleNamespace(inputs={})}
+    run = types.SimpleNamespace(config=config, label_names=[name], signatures=signatures, saved={"data": "scenes"})
+    line = next(line for line in _limits(run).splitlines() if f"`{name}`" in line)
+    assert ("one of those listed above is always given" in line) == (said == "always")
+    assert ("any number of them, or none" in line) == (said == "alone")
 
 
 def test_the_card_says_how_to_use_it(run, monkeypatch, tmp_path):

@@ -117,7 +117,10 @@ def _limits(run):
             height, width = config.video_size
             lines.append(f"`{name}`: {config.video_frames} frames are looked at, in {width} x {height} pixels.")
     for name in run.label_names:
-        lines.append(f"`{name}`: one of those listed above is always given, for whatever is asked.")
+        if name == "tags" or getattr(config, "labels", "one") == "many":
+            lines.append(f"`{name}`: those listed above alone are given, any number of them, or none.")
+        else:
+            lines.append(f"`{name}`: one of those listed above is always given, for whatever is asked.")
     if len(set(config.modalities).intersection(run.signatures["serving_default"].inputs)) > 1:
         dropped = f"{config.modality_dropout:.0%} of each were" if config.modality_dropout else "none was"
         lines.append(f"A modality may be left out; {dropped}, in training.")

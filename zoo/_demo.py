@@ -53,13 +53,16 @@ def _demo(options):
             tabs = _demo_tabs.one_of_each(tabs)
         app = app_of(page_of(tabs, folder), folder)
         print("\n".join(f"{run.called}: {tab.name.lower()}" for tab, run in tabs))
-        print(f"http://{options.host}:{bound.getsockname()[1]} Stop with Ctrl-C.", flush=True)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"http://{host}:{bound.getsockname()[1]} Stop with Ctrl-C.", flush=True)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder goes, too
         _serve(app, bound)
 
 
 def _bound(host, port):
     """A socket that listens: a port that is taken is told before anything is loaded."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"Expected a port from 0 to 65535. Received: --port {port}.")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmkeras import plots
-from mmkeras.data import opened
+from mmkeras.data import DataError, opened
 from zoo._explain import explains, outputs_of
 from zoo._gallery import open_gallery, searches
 
@@ -105,7 +105,10 @@ def _raw(name, kind, value):
 def examples_of(run, asks):
     """Rows of the run's test split that have all that is asked for: `[{input: cell}]`, texts and numbers as texts."""
     names = [name for name, kind in asks.items() if kind != "seed"]
-    split = run.split("test")
+    try:
+        split = run.split("test")
+    except (DataError, OSError):  # a run does without its data, and so does its page
+        return []
     if any(name not in split.kinds for name in names):  # such as a picture that only a served model is given
         return []
     whole = [i for i in range(len(split)) if all(len(split.cells(name)[i]) for name in names)]

@@ -4,6 +4,7 @@ import csv
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
 from mmkeras import data as sources
 from mmkeras import diagnosis
@@ -30,12 +31,13 @@ def examine(run):
     measured["share of the gradient"] = diagnosis.gradient_shares(run.model, x, y, names)
     faults += diagnosis.small_shares(measured["share of the gradient"])
     faults += diagnosis.dead_modalities(run.model, x, names)
-    output = next((name for name in ("label", "answer") if name in (y or {}) and name in run.model.output), None)
+    output = next((n for n in ("label", "answer") if n in (y or {}) and n in run.model.output and y[n].ndim == 1), None)
     if output:
         asked = getattr(run.config, "sources", names)  # of multitask, whose text is one of the answers
-        given = run.model, x, np.array(y[output]), output
-        measured["accuracy"] = diagnosis.accuracies(*given, asked, run.config.names)
-        rows = len(given[2])
+        told = np.flatnonzero(diagnosis.told_rows(run.model, output, y))
+        given = run.model, {name: tf.gather(value, told) for name, value in x.items()}, np.array(y[output])[told]
+        measured["accuracy"] = diagnosis.accuracies(*given, output, asked, run.config.names)
+        rows = len(told)
         if rows >= FEWEST_ROWS:
             faults += diagnosis.useless_modalities(measured["accuracy"], asked)
         elif len(asked) > 1:
@@ -87,4 +89,6 @@ def _contents(run, split, names):
         if run.config.modalities[name] in sources.ENCODED:
             cells = [sources.encoded(cell) for cell in cells]
         columns[name] = cells
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    looked = [name for name in names if run.config.modalities[name] in sources.ENCODED]
+    return [row for row in rows if any(len(row[name]) for name in looked)]  # without one, a text is left

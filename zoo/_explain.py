@@ -80,18 +80,27 @@ def _embeddings(run):
     return [f"{name}_embedding" for name in run.config.names if f"{name}_embedding" in outputs_of(run)]
 
 
+def _refuse_target(target):
+    if target is not None:
+        raise ValueError(f"Expected no target: the model gives one number. Received: {target!r}.")
+
+
 def _score(run, x, target):
     """(what the score is, function from the model's outputs to it)."""
     output = _scored(run)
-    embeddings = _embeddings(run)
-    if output is None and len(embeddings) > 1:
-        a, b = embeddings[:2]
+    if output is None and len(_embeddings(run)) > 1:
+        _refuse_target(target)
+        given = [n for i, n in enumerate(run.config.names) if x["presence"][0, i] > 0]
+        if len(given) != 2:
+            raise ValueError(f"Expected two modalities to compare. Received: {', '.join(given) or 'nothing'}.")
+        a, b = (f"{name}_embedding" for name in given)
         return "similarity", lambda outputs: tf.reduce_sum(outputs[a] * outputs[b], axis=-1)
     if output is None:
         raise ValueError(
             f"Expected a model that names, answers, rates or compares. {run.path} holds a run of `{run.name}`."
         )
     if output == "polarity" and len(run.model.output[output].shape) == 1:
+        _refuse_target(target)
         return output, lambda outputs: outputs[output]
     column = output if output in run.preprocessor.target_names else run.config.target
     labels = list(run.preprocessor.reader(column).vocabulary)

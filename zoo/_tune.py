@@ -1,6 +1,7 @@
 """The search for hyperparameters: encoders, fusions and sizes, by trainings that are measured on validation."""
 
 import csv
+import json
 import pathlib
 import shutil
 import time
@@ -47,11 +48,14 @@ def tune(name, data, out=None, trials=12, search=None, seed=0, verbose=1, **opti
     if name == "conditional_gan":  # each of its two networks has a loss of its own
         raise ValueError(f"`{name}` has no one validation loss that trials could be compared by. Train it by hand.")
     space = _space(name, search, options)
+    if not space:
+        raise ValueError(f"Nothing is left to search: all of it is given. Received: {', '.join(sorted(options))}.")
     out = pathlib.Path(out or pathlib.Path("runs", f"{name}-tuned"))
     out.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "journal.log")))
     sampler = optuna.samplers.TPESampler(seed=seed)
     study = optuna.create_study(storage=storage, sampler=sampler, study_name=name, load_if_exists=True)
+    _go_on(study, {"data": str(data), "seed": seed, "space": space, "options": options}, out)
 
     def objective(trial):
         return _try(trial, space, name, data, out, seed, verbose, options)
@@ -65,6 +69,21 @@ def tune(name, data, out=None, trials=12, search=None, seed=0, verbose=1, **opti
     from zoo._run import load
 
     return rows, load(out / "best")
+
+
+def _go_on(study, asked, out):
+    """Lets a search begin, or go on with what it was begun with."""
+    asked = json.loads(json.dumps(asked, default=str, sort_keys=True))  # as it is read again
+    begun = study.user_attrs.get("asked", asked)
+    for key, value in asked.items():
+        if begun[key] != value:
+            raise ValueError(
+                f"The search in {out} was begun with the {key} {begun[key]}. Received: {value}. Give another --out."
+            )
+    study.set_user_attr("asked", asked)
+    before, best = out / "best-before", out / "best"
+    if before.exists() and not best.exists():  # it was stopped between the two steps of `_keep`
+        before.rename(best)
 
 
 def _optuna():

@@ -136,7 +136,7 @@ def objective(config):
 
     terms = [Supervised("label_loss", "label", "label", without="domain")]
     if config.method in ("dann", "cdan"):
-        terms.append(Supervised("domain_loss", "domain", "domain", config.adaptation_weight))
+        terms.append(Supervised("domain_loss", "domain", "domain", config.adaptation_weight, against=True))
     elif config.method != "none":
         options = {"level": "adaptation", "weight": config.adaptation_weight}
         terms.append(Discrepancy("discrepancy", "features", "domain", config.method, **options))

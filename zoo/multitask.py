@@ -240,7 +240,9 @@ def evaluate(run, split):
         same = np.array([[a == b for b in texts] for a in texts])
         ours, theirs = parts["embedding"], parts[f"{config.text}_embedding"]
         report["row -> text"] = metrics.retrieval(ours, theirs, lambda i: same[i])
-        report["row -> text, by chance"] = {f"recall@{k}": k / len(ours) for k in (1, 5, 10)}
+        report["row -> text, by chance"] = {
+            f"recall@{k}": metrics.recall_by_chance(same.sum(axis=1), len(ours), k) for k in (1, 5, 10)
+        }
     return report
 
 

@@ -11,6 +11,7 @@ from mmkeras.diagnosis.doctor import (
     shared_rows,
     small_shares,
     stuck_losses,
+    told_rows,
     useless_modalities,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "shared_rows",
     "small_shares",
     "stuck_losses",
+    "told_rows",
     "useless_modalities",
 ]

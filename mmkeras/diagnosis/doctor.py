@@ -23,7 +23,7 @@ def chances(model: keras.Model, batch_size: int) -> dict[str, float]:
     """The losses of a model that knows nothing, by the name under which training logs them.
 
     Contrastive losses: that of embeddings which are all alike, ln of the batch (CLIP), or the margins of all pairs
-    (triplets). Labels: ln of their number.
+    (triplets). Labels: ln of their number, but where the encoders work against it: there the loss should stand so.
     """
     found = {}
     if not hasattr(model, "objective"):
@@ -36,7 +36,7 @@ def chances(model: keras.Model, batch_size: int) -> dict[str, float]:
             alike, own = np.zeros((batch_size, batch_size), "float32"), np.eye(batch_size, dtype=bool)
             loss = losses.CONTRASTIVE_LOSSES[term.loss](alike, own, np.ones(batch_size, bool), 1.0, 0.0, **term.options)
             found[key] = float(loss) * (1 if several else term.weight)
-        elif isinstance(term, Supervised) and not term.several:
+        elif isinstance(term, Supervised) and not term.several and not term.against:
             found[key] = math.log(model.output[term.output].shape[-1]) * (1 if several else term.weight)
     return found
 
@@ -99,6 +99,8 @@ def small_shares(shares: Mapping[str, float]) -> Iterator[str]:
 
 def dead_modalities(model: keras.Model, x: Mapping[str, Tensor], names: Sequence[str]) -> Iterator[str]:
     """Modalities whose contents change nothing in the outputs."""
+    if len(x[names[0]]) < 2:  # there is no other row
+        return
     before = keras.tree.flatten(model(x, training=False))
     for name in names:
         turned = {**x, name: tf.roll(x[name], 1, axis=0)}
@@ -113,6 +115,15 @@ def dead_modalities(model: keras.Model, x: Mapping[str, Tensor], names: Sequence
                 f"The model does not look at `{name}`: with another row's in its place the outputs stay the same. "
                 "Leave it out, or raise --modality-dropout and train for longer."
             )
+
+
+def told_rows(model: keras.Model, output: str, targets: Mapping[str, Tensor]) -> np.ndarray:
+    """Which rows' classes training was told for an output, booleans `(rows,)`: not those of a target domain."""
+    told = np.ones(len(targets[output]), bool)
+    for term in model.objective.terms if hasattr(model, "objective") else ():
+        if isinstance(term, Supervised) and term.output == output and term.without is not None:
+            told &= np.asarray(targets[term.without]) == 0
+    return told
 
 
 def accuracies(

@@ -10,7 +10,7 @@ from mmkeras.metrics.classification import (
     polarity,
 )
 from mmkeras.metrics.generation import frechet_distance, inception_score, kernel_distance
-from mmkeras.metrics.retrieval import ranks, retrieval
+from mmkeras.metrics.retrieval import ranks, recall_by_chance, retrieval
 from mmkeras.metrics.sequence import bleu, cider, exact_match, rouge_l
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "multilabel",
     "polarity",
     "ranks",
+    "recall_by_chance",
     "retrieval",
     "rouge_l",
 ]

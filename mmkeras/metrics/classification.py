@@ -20,7 +20,9 @@ def classification(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, f
     >>> classification(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]))["accuracy"]
     1.0
     """
-    predicted = probabilities.argmax(axis=-1)
+    unsaid, count = np.isnan(probabilities).any(axis=-1), probabilities.shape[-1]
+    predicted = np.where(unsaid, (labels + 1) % count, probabilities.argmax(axis=-1))  # what is no number is wrong
+    probabilities = np.where(unsaid[:, None], 1 - np.eye(count)[labels], probabilities)
     own = probabilities[np.arange(len(labels)), labels]
     # Equal probabilities count against the label, and so do those that are not a number.
     rank = (~(probabilities < own[:, None])).sum(axis=-1)
@@ -88,7 +90,7 @@ def polarity(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         "mae": float(np.abs(true - predicted).mean()),
         "pearson": float(np.corrcoef(true, predicted)[0, 1]) if varies else 0.0,
         "acc2": float(np.mean(signs == said)) if told.any() else float("nan"),
-        "f1": float(shares @ _f1(confusion(signs, said, 2))),
+        "f1": float(shares @ _f1(confusion(signs, said, 2))) if told.any() else float("nan"),
     }
 
 
@@ -124,7 +126,8 @@ def _best_threshold(positive, scores):
     last = np.append(np.diff(scores) != 0, True)  # equal scores are predicted together
     best = int(np.argmax(np.where(last, f1, -1)))
     lower = scores[best + 1] if best + 1 < len(scores) else 0.0
-    return float((scores[best] + lower) / 2)
+    middle = (scores[best] + lower) / 2
+    return float(middle if middle > lower else scores[best])  # between neighbouring numbers there is none
 
 
 def linear_probe(

@@ -17,6 +17,7 @@ def frechet_distance(real: ArrayLike, generated: ArrayLike) -> float:
     True
     """
     real, generated = np.asarray(real, "float64"), np.asarray(generated, "float64")
+    _check_rows(real, generated)
     gap = real.mean(axis=0) - generated.mean(axis=0)
     a, b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (real, generated))
     root = _square_root(a)
@@ -28,6 +29,7 @@ def frechet_distance(real: ArrayLike, generated: ArrayLike) -> float:
 def kernel_distance(real: ArrayLike, generated: ArrayLike) -> float:
     """Unbiased squared maximum mean discrepancy with the kernel `(x . y / dim + 1)^3` (KID, Binkowski 2018)."""
     real, generated = np.asarray(real, "float64"), np.asarray(generated, "float64")
+    _check_rows(real, generated)
 
     def kernel(a, b):
         return (a @ b.T / a.shape[1] + 1) ** 3
@@ -46,6 +48,11 @@ def inception_score(probabilities: ArrayLike) -> float:
     """
     p = np.asarray(probabilities, "float64").clip(1e-12)
     return float(np.exp((p * (np.log(p) - np.log(p.mean(axis=0)))).sum(axis=-1).mean()))
+
+
+def _check_rows(*sets):
+    if min(map(len, sets)) < 2:
+        raise ValueError(f"Expected two rows or more of each set. Received: {' and '.join(str(len(x)) for x in sets)}.")
 
 
 def _square_root(matrix):

@@ -43,6 +43,26 @@ def retrieval(
     }
 
 
+def recall_by_chance(relevant: np.ndarray, items: int, k: int) -> float:
+    """Recall at k of a random order: the share of queries with one of their relevant items among the first k.
+
+    Args:
+        relevant: how many items answer each query, `(queries,)`.
+        items: how many there are.
+        k: places that are looked at.
+
+    Example:
+
+    >>> recall_by_chance(np.array([1, 2]), 4, 1)
+    0.375
+    """
+    relevant, k = np.asarray(relevant), min(k, items)
+    missed = np.ones(len(relevant))
+    for place in range(k):
+        missed *= np.clip(items - relevant - place, 0, None) / (items - place)
+    return float(np.mean(1 - missed))
+
+
 def ranks(similarity: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rank of the best relevant item (from one) and average precision of each query.
 

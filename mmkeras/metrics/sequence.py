@@ -22,6 +22,9 @@ def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], order: 
     """
     from sacrebleu.metrics import BLEU  # late: not every evaluation has texts
 
+    empty = next((i for i, others in enumerate(references) if not others), None)
+    if empty is not None or not references:
+        raise ValueError(f"Expected a reference or more of every text. Received: none of text {empty or 0}.")
     # sacrebleu wants the first references of all, then the second of all.
     most = max(len(r) for r in references)
     by_rank: list[list[Any]] = [[r[i] if i < len(r) else None for r in references] for i in range(most)]

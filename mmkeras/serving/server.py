@@ -172,9 +172,10 @@ def _bound(host, port):
     try:
         bound.bind((host, port))
         bound.listen(2048)  # who comes before the first answer can be given waits
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         bound.close()
-        raise ValueError(f"Cannot listen on {host}:{port}: {error.strerror}. Take another --rest-port.") from None
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"Cannot listen on {host}:{port}: {why}. Take another --rest-port.") from None
     return bound
 
 

@@ -237,6 +237,7 @@ class Supervised(Term):
         several: whether a row has several classes.
         without: target of zeros and ones `(batch,)`; rows of one do not count.
         given: inputs that must be present for a row to count.
+        against: whether the encoders work against it, behind a GradientReversal.
     """
 
     def __init__(
@@ -248,10 +249,12 @@ class Supervised(Term):
         several: bool = False,
         without: str | None = None,
         given: Sequence[str] = (),
+        against: bool = False,
     ) -> None:
         super().__init__(name, weight)
         self.output = output
         self.target = target
+        self.against = against
         self.several = several
         self.without = without
         self.given = list(given)

@@ -45,6 +45,8 @@ class _Client(asyncio.Protocol):
 
     def ask(self, request):
         """A future of (status, body)."""
+        if self.transport.is_closing():  # while it was idle
+            raise ConnectionError("The server has hung up.")
         self.answer, self.body = asyncio.get_running_loop().create_future(), []
         self.parser = httptools.HttpResponseParser(self)
         self.transport.write(request)

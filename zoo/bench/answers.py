@@ -26,7 +26,7 @@ def run(out="bench/answers", names=None, seed=0):
     if not (out / "tagger" / "model.keras").exists():
         options = {"modalities": {"image": "image"}, "seed": seed, "overwrite": True, "verbose": 2}
         zoo.train("tagger", "scenes", out=out / "tagger", **options)
-    return table(bench.measured(out / "answers.json", names or NAMES, lambda name: measure(name, out, seed)))
+    return table(bench.measured(out / "answers.json", names or NAMES, lambda name: measure(name, out, seed), seed=seed))
 
 
 def measure(name, out, seed):

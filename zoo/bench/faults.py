@@ -37,7 +37,9 @@ def run(out="bench/faults", names=None, seed=0):
         seed: of the trainings, and of the moments.
     """
     out = pathlib.Path(out)
-    found = bench.measured(out / "faults.json", names or NAMES, lambda name: survive(name, out / name, KILLS, seed))
+    found = bench.measured(
+        out / "faults.json", names or NAMES, lambda name: survive(name, out / name, KILLS, seed), seed=seed
+    )
     moments = " | ".join(f"killed {moment}" for moment in KILLS)
     lines = [f"| model | {moments} | epochs | equal in the end |", "|---" * (len(KILLS) + 3) + "|"]
     for name, one in found.items():

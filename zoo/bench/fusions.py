@@ -26,7 +26,7 @@ def run(out="bench/fusions", names=None, seed=0):
         seed: of the trainings.
     """
     out = pathlib.Path(out)
-    return table(bench.measured(out / "fusions.json", names or NAMES, lambda name: measure(name, out, seed)))
+    return table(bench.measured(out / "fusions.json", names or NAMES, lambda name: measure(name, out, seed), seed=seed))
 
 
 def measure(name, out, seed):

@@ -22,7 +22,7 @@ def run(out="bench/answers", names=None, seed=0):
     """
     out, names = pathlib.Path(out), names or NAMES
     answers.run(out, names, seed)
-    return table(bench.measured(out / "pointing.json", names, lambda name: measure(name, out, seed)))
+    return table(bench.measured(out / "pointing.json", names, lambda name: measure(name, out, seed), seed=seed))
 
 
 def measure(name, out, seed):

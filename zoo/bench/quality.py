@@ -83,7 +83,7 @@ def run(out="bench/quality", names=None, seed=0):
     """
     out = pathlib.Path(out)
     names = sorted(names or NAMES, key=lambda name: name in JUDGES)  # these ask the others
-    return table(bench.measured(out / "quality.json", names, lambda name: measure(name, out, seed)))
+    return table(bench.measured(out / "quality.json", names, lambda name: measure(name, out, seed), seed=seed))
 
 
 def measure(name, out, seed):

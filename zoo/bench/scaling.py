@@ -38,7 +38,7 @@ def run(out="bench/scaling", names=None, seed=0):
     """
     out, names = pathlib.Path(out), names or NAMES
     points = [f"{name}={value}" for name in names for value in AXES[name]]
-    found = bench.measured(out / "scaling.json", points, lambda point: _asked(point, seed))
+    found = bench.measured(out / "scaling.json", points, lambda point: _asked(point, seed), seed=seed)
     _draw(found, names, out / "scaling.png")
     lines = ["| axis | seconds a step | exponent, of the upper half |", "|---|---|---|"]
     for name in names:

@@ -7,7 +7,7 @@ The two that are compared take turns, so that a machine whose speed drifts is as
 
 import functools
 import pathlib
-import shutil
+import tempfile
 import time
 
 import numpy as np
@@ -32,7 +32,9 @@ def run(out="bench/search", names=None, seed=0, items=ITEMS):
     measures = {"exact": functools.partial(_exact, pathlib.Path(out)), "hnsw": _approximate, "ivf": _approximate}
     path = pathlib.Path(out, "search.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = bench.measured(path, names or NAMES, lambda name: measures[name](name, embeddings, queries))
+    found = bench.measured(
+        path, names or NAMES, lambda name: measures[name](name, embeddings, queries), seed=seed, items=items
+    )
     return table(found, items)
 
 
@@ -54,13 +56,14 @@ def _exact(out, name, embeddings, queries):
     from mmkeras.serving.servable import Servable
 
     index = export.SearchIndex(embeddings, [f"item {i}" for i in range(len(embeddings))])
-    shutil.rmtree(out / "servables", ignore_errors=True)
     specs = {"embedding": tf.TensorSpec((None, embeddings.shape[1]), tf.float32, name="embedding")}
     encode = export.Signature(lambda raw: raw, specs)
     signatures = {"serving_default": export.search_signature(index, encode, K)}
-    version = export.export(out / "servables" / "search", signatures)
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        version = export.export(pathlib.Path(folder, "search"), signatures)
+        servable, flat = Servable("search", 1, version), faiss.IndexFlatIP(embeddings.shape[1])
+        megabytes = sum(file.stat().st_size for file in version.rglob("*") if file.is_file()) / 2**20
     del index
-    servable, flat = Servable("search", 1, version), faiss.IndexFlatIP(embeddings.shape[1])
     flat.add(embeddings)
 
     def ask(rows):
@@ -69,8 +72,6 @@ def _exact(out, name, embeddings, queries):
 
     speeds = side_by_side(lambda rows: ask(rows), lambda rows: flat.search(rows, K), queries)
     (places, scores), (best, expected) = ask(queries[:64]), flat.search(queries[:64], K)[::-1]
-    megabytes = sum(file.stat().st_size for file in version.rglob("*") if file.is_file()) / 2**20
-    shutil.rmtree(out / "servables")
     return {
         "speeds": speeds,
         "recall": float(np.mean([len(set(a) & set(b)) / K for a, b in zip(places, best.tolist(), strict=True)])),

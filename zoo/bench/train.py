@@ -37,7 +37,9 @@ def run(out="bench/train", names=None, seed=0):
     if importlib.util.find_spec("torch") is None:
         raise ValueError('There is no PyTorch here: pip install -e ".[bench]".')
     out = pathlib.Path(out)
-    return table(bench.measured(out / "train.json", names or NAMES, lambda name: measure(name, out / name, seed)))
+    return table(
+        bench.measured(out / "train.json", names or NAMES, lambda name: measure(name, out / name, seed), seed=seed)
+    )
 
 
 def measure(name, folder, seed=0, **options):
