@@ -183,6 +183,7 @@ def test_a_mistake_is_told_in_the_agreed_line(mistake, model):
 VECTORS = {"modalities": {"a": "vector", "b": "vector"}, "vector_dim": {"a": 2, "b": 3}}
 ROWS = {"a": RANDOM.random((8, 2), "float32"), "b": RANDOM.random((8, 3), "float32")}
 SCORES = RANDOM.random(8).astype("float32")
+PLURAL = {"polarity": "polarities", "label": "labels"}
 # Models whose training looks at targets itself: name, hyperparameters, inputs, targets.
 TARGETED = {
     "sentiment": ({}, {"polarity": SCORES}),
@@ -216,7 +217,7 @@ def test_targets_that_are_missing_or_of_another_kind_are_told(key):
     targets = TARGETED[key][1]
     name = next(iter(targets))
     for wrong, message in (
-        (None, "Expected targets beside the inputs"),
+        (None, f"Expected targets beside the inputs: model.fit(x, {{{name!r}: {PLURAL[name]}"),
         ({"x": Y}, f"Expected targets with the keys {sorted(targets)}. Received: ['x']"),
         ({**targets, name: np.array(list("abcdefgh"))}, f"Expected numbers for `{name}`. Received: texts"),
         ({**targets, name: np.eye(8)}, f"Expected `{name}` with the shape (batch,). Received: (8, 8)"),

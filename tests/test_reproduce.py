@@ -330,6 +330,17 @@ def test_cells_that_are_asked_for_are_not_trained_on_and_are_copied_in_order(sty
     assert emoji_generation.divided(styled, 1)[0].splits["test"].cells("text") != test.cells("text")
 
 
+def test_every_drawing_stands_below_the_one_it_was_to_be():
+    itself, drawn = np.linspace(0, 0.4, 20)[:, None, None, None] * np.ones((2, 20, 2, 2, 3))
+    figure = emoji_generation._grid(itself, drawn + 0.5, [f"drawing {i}" for i in range(20)])
+    images = [image.get_array()[0, 0, 0] for image in figure.axes[0].images]
+    np.testing.assert_allclose(
+        images, np.concatenate([itself[:10], drawn[:10] + 0.5, itself[10:], drawn[10:] + 0.5])[:, 0, 0, 0]
+    )
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert said[:10] + said[20:30] == [f"drawing {i}" for i in range(20)]
+
+
 def test_a_drawing_is_recognised_by_the_nearest_name():
     texts = np.eye(3)
     found = dict(zip(emoji_generation.SHOWN, (texts[[0, 1]], texts[[0, 2]], texts[[1, 1]], texts[[1, 2]]), strict=True))

@@ -71,7 +71,7 @@ def grid(
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=False)):
         left, bottom = i % columns * picture_inches, (i // columns + 1) * height
         _draw(axes, picture, left, bottom - picture_inches, picture_inches, picture_inches)
-        lines = "\n".join(textwrap.wrap(_plain(caption), 18)[:3])
+        lines = "\n".join(textwrap.wrap(_plain(caption), round(15 * picture_inches))[:3])
         middle, above = left + picture_inches / 2, bottom - picture_inches
         axes.text(middle, above, lines, ha="center", va="bottom", fontsize=6)
     return axes.figure

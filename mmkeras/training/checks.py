@@ -125,7 +125,8 @@ def _check_targets(model, x, y):
     if not losses and not needs:
         return
     if y is None:
-        names = ", ".join(f"{name!r}: {name}s" for name in [*losses, *needs])
+        many = {name: f"{name[:-1]}ies" if name.endswith("y") else f"{name}s" for name in [*losses, *needs]}
+        names = ", ".join(f"{name!r}: {values}" for name, values in many.items())
         raise ValueError(f"Expected targets beside the inputs: model.fit(x, {{{names}}}). Received: none.")
     named = named_targets(model, y)
     if (losses and set(named) - set(losses)) or set(needs) - set(named):

@@ -28,7 +28,7 @@ OPTIONS: dict[str, Any] = {
     "text_encoder": "bag", "text_dim": 128, "text_width": 256, "condition_dim": 128, "noise_dim": 16,
     "reconstruction_weight": 100.0, "kl_weight": 0.0, "learning_rate": 1e-3, "sample_every": 20,
 }  # fmt: skip
-GRID = 40  # drawings that are shown
+GRID = (2, 10)  # drawings that are shown, each below the one it was to be
 COPIES = ("a copy in another style", "a copy in the unseen style")
 SHOWN = ("drawn by the generator", "the drawing itself", *COPIES)
 ROWS: dict[str, Row] = {}
@@ -46,7 +46,6 @@ QUICK = {
 
 def measure(folder, seed, quick):
     """Trains a GAN for each size (`--quick`: the smaller one alone); `drawn-<side>.png` shows what it draws."""
-    from mmkeras import plots
     from zoo import _pack
 
     source = emoji()
@@ -65,10 +64,22 @@ def measure(folder, seed, quick):
         pictures = dict(zip(SHOWN, (drawn, itself, *(_pixels(run, split) for split in copies)), strict=True))
         found = {what: judge.embed_pixels("image", x) for what, x in pictures.items()}
         values |= _compared(found, texts, names, asked.splits["test"].cells("name"), f"{side} pixels")
-        grid = plots.grid(drawn[:GRID], asked.splits["test"].cells("text")[:GRID], columns=10, picture_inches=0.8)
-        grid.savefig(folder / f"drawn-{side}.png", dpi=80)
+        _grid(itself, drawn, asked.splits["test"].cells("text")).savefig(folder / f"drawn-{side}.png", dpi=120)
         parameters[f"conditional_gan, {side} pixels"] = run.model.count_params()
     return {"values": values, "parameters": parameters, "test_read": read}
+
+
+def _grid(itself, drawn, texts):
+    """Rows of drawings with their texts, and below each row what was drawn from these."""
+    from mmkeras import plots
+
+    rows, columns = GRID
+    pictures, captions = [], []
+    for start in range(0, rows * columns, columns):
+        row = slice(start, start + columns)
+        pictures += [*itself[row], *drawn[row]]
+        captions += [*texts[row], *[""] * columns]
+    return plots.grid(pictures, captions, columns=columns, picture_inches=0.8)
 
 
 def divided(source, seed):
