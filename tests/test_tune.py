@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import re
+import sys
 import types
 
 import pytest
@@ -125,3 +126,9 @@ def test_a_search_goes_on_with_what_it_was_begun_with(planted, tmp_path):
 def test_a_search_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Nothing is left to search: all of it is given. Received: dropout"):
         _tune.tune("tagger", "scenes", out=tmp_path, search=["dropout"], dropout=0.1)
+
+
+def test_without_optuna_a_line_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["tune", "tagger", "--data", "scenes:32"]) == 2
+    assert capsys.readouterr().err == 'zoo: error: zoo tune needs the extra `tune`: pip install "mmkeras[tune]".\n'

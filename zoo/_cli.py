@@ -22,7 +22,7 @@ from zoo._serve import add_serve
 
 
 def main(arguments=None):
-    """Runs the command; returns the exit code: 0, 1 if `data check` found faults, 2 on a mistake in what was given."""
+    """Runs the command; its exit code: 0, 1 where `data check`, `doctor` or `verify` find faults, 2 on a mistake."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

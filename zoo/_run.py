@@ -337,7 +337,7 @@ class Run:
 
         Args:
             to: folder of all servables.
-            index: a gallery for the signature `search` of a dual_encoder, see `search`.
+            index: a gallery for the signature `search` of a model that compares modalities, see `search`.
             id_column, columns: see `search`.
             k: number of items that `search` gives.
             name: under which it is served; that of the model if None.

@@ -89,7 +89,7 @@ def _add_serving_commands(commands):
     command.add_argument("folder", metavar="RUN")
     command.add_argument("--to", default="servables", help="folder of all servables")
     command.add_argument("--name", help="under which it is served (the model's)")
-    command.add_argument("--index", help="dual_encoder: gallery for the signature `search`")
+    command.add_argument("--index", help="where modalities are compared: gallery for the signature `search`")
     command.add_argument("--id-column", help="as for search")
     command.add_argument("--top-k", type=int, default=10)
     _add_reading(command)

@@ -41,8 +41,8 @@ def tune(name, data, out=None, trials=12, search=None, seed=0, verbose=1, **opti
         `(rows of trials.csv, the best first; the best Run)`.
 
     Raises:
-        ImportError: without the extra `tune`.
-        ValueError: on a hyperparameter that cannot be searched, or if no trial came to an end.
+        ValueError: without the extra `tune`, on a hyperparameter that cannot be searched, if no trial came to an end,
+            or if the folder holds a search of something else.
     """
     optuna = _optuna()
     if name == "conditional_gan":  # each of its two networks has a loss of its own
@@ -90,7 +90,7 @@ def _optuna():
     try:
         import optuna
     except ImportError:
-        raise ImportError('zoo tune needs the extra `tune`: pip install "mmkeras[tune]".') from None
+        raise ValueError('zoo tune needs the extra `tune`: pip install "mmkeras[tune]".') from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

@@ -6,7 +6,7 @@ CLIP (Radford 2021), SigLIP (Zhai 2023) and VSE++ (Faghri 2018) differ in the lo
 last epoch.
 
 Inputs: the modalities, and `presence`. Outputs: `<name>_embedding (batch, embedding_dim)` of length one,
-`similarity_scale (batch, 2)`, and with `label_weight` `<name>_label`, logits.
+with the losses clip, siglip and supcon `similarity_scale (batch, 2)`, with `label_weight` `<name>_label`, logits.
 """
 
 import dataclasses

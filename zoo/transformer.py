@@ -118,7 +118,7 @@ def objective(config):
 
 
 def signatures(config, model, preprocessor):
-    """As a fusion_classifier's: `serving_default` and `classify`; for retrieval `score` and `encode_<input>`."""
+    """As a fusion_classifier's: `serving_default` and `classify`; for retrieval a score, and `encode_<input>`."""
     import tensorflow as tf
 
     from mmkeras.export import Signature, alone_signature, label_signatures, raw_specs
