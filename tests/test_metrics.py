@@ -126,7 +126,7 @@ def test_probabilities_that_say_nothing_are_not_among_the_top_five(value):
     labels = np.arange(8)
     values = metrics.classification(labels, np.full((8, 8), value))
     assert values["top5"] == 0
-    assert values["accuracy"] == 1 / 8
+    assert values["accuracy"] == (0 if np.isnan(value) else 1 / 8)
     assert values["auroc"] == 0.5
 
 
@@ -245,8 +245,7 @@ def test_probabilities_that_are_no_numbers_are_wrong():
     probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [np.nan, 0.2]])
     found = metrics.classification(np.array([0, 0, 1]), probabilities)
     assert found["accuracy"] == pytest.approx(1 / 3)
-    assert found["macro_f1"] < 1
-    assert found["ece"] > 0.5
+    assert found["macro_f1"] == pytest.approx(1 / 4)  # a half, and nothing of class 1
 
 
 def test_a_polarity_without_signs_has_no_f1():

@@ -252,8 +252,11 @@ def test_quick_answers_are_given_by_the_event_loop_until_one_is_slow(server, mon
             assert ask(server, PREDICT, body)[0] == 200
 
     monkeypatch.setattr(servable, "run", run)
-    asked(16)
-    asked(2)
+    for _ in range(20):  # an answer that a busy machine has made slow is followed by some that the pool gives
+        asked(16)
+        asked(2)
+        if threads == ["rest", "rest"]:
+            break
     assert threads == ["rest", "rest"]  # the event loop's own; those of the pool are numbered
     asked(1, b'{"instances": [1.0' + b" " * 20_000 + b"]}")
     assert threads != ["rest"]  # a large body

@@ -22,7 +22,7 @@ def classification(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, f
     """
     unsaid, count = np.isnan(probabilities).any(axis=-1), probabilities.shape[-1]
     predicted = np.where(unsaid, (labels + 1) % count, probabilities.argmax(axis=-1))  # what is no number is wrong
-    probabilities = np.where(unsaid[:, None], 1 - np.eye(count)[labels], probabilities)
+    probabilities = np.where(unsaid[:, None], -1.0, probabilities)
     own = probabilities[np.arange(len(labels)), labels]
     # Equal probabilities count against the label, and so do those that are not a number.
     rank = (~(probabilities < own[:, None])).sum(axis=-1)
