@@ -22,7 +22,7 @@ RAW_LAYERS = {
 # Within `training` the model base and the objectives run on every backend.
 ANY_BACKEND = {
     "training/checks.py", "training/masked.py", "training/multi_input.py", "training/objective.py",
-    "training/optimizer.py",
+    "training/optimizer.py", "training/terms.py",
 }  # fmt: skip
 
 

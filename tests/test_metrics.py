@@ -245,7 +245,8 @@ def test_probabilities_that_are_no_numbers_are_wrong():
     probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [np.nan, 0.2]])
     found = metrics.classification(np.array([0, 0, 1]), probabilities)
     assert found["accuracy"] == pytest.approx(1 / 3)
-    assert found["macro_f1"] == pytest.approx(1 / 4)  # a half, and nothing of class 1
+    assert found["macro_f1"] == pytest.approx(1 / 3)  # two thirds, and nothing of class 1
+    assert metrics.classification(np.zeros(2, int), np.full((2, 1), np.nan))["accuracy"] == 0  # of one class, too
 
 
 def test_a_polarity_without_signs_has_no_f1():

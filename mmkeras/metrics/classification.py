@@ -21,14 +21,14 @@ def classification(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, f
     1.0
     """
     unsaid, count = np.isnan(probabilities).any(axis=-1), probabilities.shape[-1]
-    predicted = np.where(unsaid, (labels + 1) % count, probabilities.argmax(axis=-1))  # what is no number is wrong
+    predicted = np.where(unsaid, count, probabilities.argmax(axis=-1))  # what is no number is none of the classes
     probabilities = np.where(unsaid[:, None], -1.0, probabilities)
     own = probabilities[np.arange(len(labels)), labels]
     # Equal probabilities count against the label, and so do those that are not a number.
     rank = (~(probabilities < own[:, None])).sum(axis=-1)
-    matrix = confusion(labels, predicted, probabilities.shape[-1])
+    matrix = confusion(labels, predicted, count + 1)
     occurring = np.unique(labels)
-    one_hot = labels[:, None] == np.arange(probabilities.shape[-1])
+    one_hot = labels[:, None] == np.arange(count)
     return {
         "accuracy": float(np.mean(predicted == labels)),
         "top5": float(np.mean(rank <= 5)),

@@ -9,13 +9,12 @@ from mmkeras.training.episodic import Episodic
 from mmkeras.training.masked import Hidden, Masked
 from mmkeras.training.modality_balance import MODALITY_BALANCES, ModalityBalance
 from mmkeras.training.multi_input import MultiInput
-from mmkeras.training.objective import (
+from mmkeras.training.objective import Objective, ObjectiveModel
+from mmkeras.training.terms import (
     Contrastive,
     Correlation,
     Discrepancy,
     Divergence,
-    Objective,
-    ObjectiveModel,
     Pairwise,
     Reconstruction,
     Regression,

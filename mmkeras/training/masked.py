@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from mmkeras.layers import to_patches
-from mmkeras.training.objective import Objective, ObjectiveModel, Term
+from mmkeras.training.objective import Objective, ObjectiveModel
+from mmkeras.training.terms import Term
 from mmkeras.types import Tensor
 
 

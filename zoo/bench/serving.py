@@ -77,7 +77,7 @@ def run(out="bench/serving", names=None, seed=0):
         model, name = pair.split(" by ")
         return _measure(folder, model, name, *asked[model][:2])
 
-    found = bench.measured(out / "serving.json", pairs, measure)
+    found = bench.measured(out / "serving.json", pairs, measure, seed=seed)
     return table(found, {model: in_process for model, (_, _, in_process) in asked.items()})
 
 

@@ -56,6 +56,7 @@ def measure(folder, seed, quick):
     def asked(name):
         run = trained(MODEL, str(packed), folder / name, **{**options, **{**singles, **fusions}[name]})
         found = {"validation": _accuracy(run, run.split("validation")), "parameters": run.model.count_params()}
+        found["test_read"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         test = run.split("test")
         found["test"] = _accuracy(run, test)
         if name in fusions:
@@ -64,7 +65,7 @@ def measure(folder, seed, quick):
         return found
 
     found = bench.measured(folder / "found.json", [*singles, *fusions], asked)
-    read = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    read = max(one["test_read"] for one in found.values())  # last; each network's own time is in `found`
     best = max(fusions, key=lambda name: found[name]["validation"])
     alone = {name: found[name]["test"] for name in singles}
     values = {

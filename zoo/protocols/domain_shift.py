@@ -44,11 +44,12 @@ def measure(folder, seed, quick):
         method = METHODS[name]
         weight = {"adaptation_weight": WEIGHTS[method]} if method in WEIGHTS else {}
         run = trained(MODEL, source, folder / method, method=method, **weight, **options)
-        return {"report": run.evaluate("test_style"), "parameters": run.model.count_params()}
+        read = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return {"report": run.evaluate("test_style"), "parameters": run.model.count_params(), "test_read": read}
 
     folder.mkdir(parents=True, exist_ok=True)
     found = bench.measured(folder / "found.json", list(methods), asked)
-    read = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    read = max(one["test_read"] for one in found.values())  # last; some were perhaps measured before an interruption
     values = {name: 100 * one["report"]["target"]["accuracy"] for name, one in found.items()}
     above = values["DANN"] - values["source only"]
     values |= {
