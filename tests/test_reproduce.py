@@ -499,10 +499,11 @@ def test_the_best_fusion_is_chosen_on_the_validation_rows(tmp_path, monkeypatch)
     }  # fmt: skip
     monkeypatch.setattr(av_digits, "_pack_pairs", lambda *given: None)
     monkeypatch.setattr(av_digits.bench, "measured", lambda path, names, measure: {
-        name: {**found[name], "parameters": 7} for name in names
+        name: {**found[name], "parameters": 7, "test_read": f"2026-01-0{day}"} for day, name in enumerate(names, 1)
     })  # fmt: skip
     one = av_digits.measure(tmp_path, 0, quick=True)
     assert one["best"] == "concat"
+    assert one["test_read"] == "2026-01-04"
     assert list(one["values"].values()) == [52.0, 61.0, 71.0, 71.0, 10.0, -1.0, 0.5, 80.0]
     assert list(one["values"]) == list(av_digits.ROWS)
     assert av_digits.details([one]).splitlines()[-2] == "| `concat` | 71.0 | 51.0 | 61.5 | 80.0 |"

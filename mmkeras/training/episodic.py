@@ -64,8 +64,8 @@ class Episodic(MultiInput):
         """As `keras.Model.fit`, of arrays whose batches are whole episodes."""
         if isinstance(x, dict) and x:
             rows, size = len(next(iter(x.values()))), batch_size or 32
-            self._check_rows(rows if rows <= size else size)
-            self._check_rows(rows % size if rows > size else rows)
+            for part in (min(rows, size), rows % size or size):  # the last batch may be smaller
+                self._check_rows(part)
         return super().fit(x, y, batch_size, *args, **options)
 
     def _check_rows(self, rows):
