@@ -94,6 +94,9 @@ def test_quick_is_one_seed_and_keeps_no_file(protocol, tmp_path):
     result = _reproduce.reproduce("two", tmp_path / "out", tmp_path / "work", quick=True)
     assert protocol.asked == [0]
     assert result["rows"]["a"]["interval"] is None
+    lines = _reproduce.table([result]).splitlines()  # not what the whole work is to reach
+    assert lines[2].startswith("| `two` | a, % | 7 (Somebody 2020) | 2 to 4 with --quick | 2.0 | — | 1 |")
+    assert lines[3].startswith("|  | b, nats | — | — | 1.50 |")
     assert not (tmp_path / "out").exists()
     protocol.given = [1.0]
     with pytest.raises(ValueError, match="expected a of 2.0 to 4.0. Found: 1.00."):
