@@ -107,6 +107,13 @@ def test_transformer_block_passes_masks_on():
     assert vector.shape == (1, 8)
 
 
+@pytest.mark.filterwarnings("error:You are using a softmax")
+def test_a_token_that_is_alone_looks_at_itself_without_a_warning():
+    x, tokens, block = draw(2, 1, 8), keras.Input((1, 8)), layers.TransformerBlock(2)
+    model = keras.Model(tokens, block(tokens, tokens))
+    np.testing.assert_allclose(model.predict(x, verbose=0), block(x, x), rtol=1e-5, atol=1e-6)
+
+
 def test_a_width_that_the_heads_cannot_share_is_refused():
     with pytest.raises(ValueError, match="divisible by num_heads=3. Received: width=8"):
         layers.TransformerBlock(3)(draw(1, 2, 8))

@@ -1,7 +1,18 @@
 """The transformer's block, with and without a look at other tokens."""
 
+import contextlib
+import warnings
+
 import keras
 from keras import layers, ops
+
+
+@contextlib.contextmanager
+def _one_key():
+    """Keras warns of a softmax over one key; here a token that is alone looks at itself alone, as it should."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are using a softmax over axis")
+        yield
 
 
 @keras.saving.register_keras_serializable(package="mmkeras")
@@ -57,6 +68,7 @@ class TransformerBlock(layers.Layer):
     def call(self, tokens, others=None, tokens_mask=None, others_mask=None, mask=None, training=None):
         return self.look(tokens, others, tokens_mask if mask is None else mask, others_mask, training)[0]
 
+    @_one_key()
     def look(self, tokens, others=None, tokens_mask=None, others_mask=None, training=None):
         """As `call`, and how much each token looked at each of the others, `(batch, length, other_length)`, or None."""
         if self.self_attention:
